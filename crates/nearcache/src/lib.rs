@@ -1,1 +1,31 @@
-//! Being built.
+//! The near-cache: replies of a server, kept beside those who read them, and never served longer than can be vouched for.
+//!
+//! A cached read promises: the writes made through this proxy (once acknowledged); a bound on staleness whatever happens to
+//! the network or the server; no value beyond its time to live; nothing of another database or user; and no value that
+//! comes back after an invalidation. Three mechanisms keep that, each in a file of its own:
+//!
+//! - [`lease`](LeaseOwner): a connection vouches for what it fetched until a moment in time, which its heartbeats move;
+//! - [`ticket`](FillTicket): a fetch is known before it is sent, so that a change of its key finds it and poisons it;
+//! - [`entry`](CachedReply): one entry a key, so that one removal drops all that is cached of it.
+//!
+//! There are no sockets here, no clock, and nothing asynchronous: time is a parameter, and so is everything that came over a
+//! wire. Who calls what when is the caller's duty, written at each method.
+
+mod cache;
+mod entry;
+mod fill;
+mod hash;
+mod lease;
+mod sizing;
+mod store;
+mod sync;
+mod ticket;
+mod time;
+
+pub use cache::{Bypass, Lookup, NearCache, Settings, Stats};
+pub use entry::{CachedReply, Scope};
+pub use fill::{Waiter, Waiters};
+pub use lease::{Lease, LeaseOwner, Renewal};
+pub use sizing::SizeError;
+pub use ticket::{Answer, FillTicket, Ttl};
+pub use time::Time;

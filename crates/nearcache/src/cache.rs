@@ -1,0 +1,243 @@
+//! The near-cache: lookups, and everything that ends the life of what they find.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::entry::{CachedReply, Found, MAX_KEY_LEN, NewVariant, Scope};
+use crate::fill::{Fill, FillTable, Joined, Limits, Waiter, Waiters};
+use crate::hash::KeyHasher;
+use crate::lease::{Lease, LeaseOwner, Leases};
+use crate::sizing::{SizeError, Sizing};
+use crate::store::Store;
+use crate::sync::{AtomicU64, Ordering};
+use crate::ticket::{Answer, FillTicket, Ttl};
+use crate::time::Time;
+
+/// What a cache is made for.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// By how many bytes the cache may make the process grow.
+    pub capacity: u64,
+    /// The largest value that is kept, in bytes.
+    pub max_item: usize,
+    /// How long a value is kept at most, however long it lives on the server.
+    pub max_age: Duration,
+    /// How much staler than an uncached read a cached one may be.
+    pub max_staleness: Duration,
+    /// Threads that use the cache at once.
+    pub workers: usize,
+    /// Fetches in flight, of all keys together.
+    pub max_fills: usize,
+    /// Those who may wait for one fetch, its leader counted.
+    pub max_waiters: usize,
+}
+
+/// What to do with a read.
+pub enum Lookup {
+    /// Answer it with this.
+    Hit(CachedReply),
+    /// Fetch it, for all who wait.
+    Lead(FillTicket),
+    /// Wait: somebody fetches it, and the waiter has been noted.
+    Follow,
+    /// Send it upstream, as if there were no cache.
+    Bypass(Bypass),
+}
+
+/// Why a read passes the cache by.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    /// The key, or its value, is too large to be kept.
+    TooLarge,
+    /// As many fetches are in flight, or as many wait for this one, as are allowed.
+    Busy,
+}
+
+/// Counts since the cache was made.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Answers stored.
+    pub stored: u64,
+    /// Answers that were to be stored, and were not: the key may have changed meanwhile, the connection was lost, or the
+    /// value expired.
+    pub refused: u64,
+    /// Keys whose entry an invalidation or a write removed.
+    pub removed: u64,
+}
+
+/// Replies near their readers; see the crate's documentation.
+pub struct NearCache {
+    store: Store,
+    pub(crate) fills: FillTable,
+    leases: Arc<Leases>,
+    max_age: Duration,
+    max_reply: usize,
+    stored: AtomicU64,
+    refused: AtomicU64,
+    removed: AtomicU64,
+}
+
+impl NearCache {
+    /// An empty cache. Fails if the largest item would not fit.
+    pub fn new(settings: Settings) -> Result<Arc<Self>, SizeError> {
+        let sizing = Sizing::new(settings.capacity, settings.max_item, settings.workers)?;
+        let hasher = KeyHasher::new();
+        let limits = Limits {
+            max_fills: settings.max_fills,
+            max_waiters: settings.max_waiters,
+            max_staleness: settings.max_staleness,
+        };
+        Ok(Arc::new(Self {
+            store: Store::new(&sizing, hasher.clone()),
+            fills: FillTable::new(settings.workers, limits, hasher),
+            leases: Leases::new(settings.max_staleness),
+            max_age: settings.max_age,
+            max_reply: sizing.max_reply,
+            stored: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+        }))
+    }
+
+    /// What to do with a read of `key`. `now` was taken after the read of the socket that brought the request.
+    ///
+    /// After [`Lookup::Lead`] and [`Lookup::Follow`], and only then, `waiter` was called, and will come out of the fetch
+    /// when it completes.
+    #[inline]
+    pub fn lookup(self: &Arc<Self>, key: &[u8], scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Lookup {
+        match self.store.find(key, scope, now) {
+            Some(Found::Reply(reply)) => Lookup::Hit(reply),
+            Some(Found::TooLarge) => Lookup::Bypass(Bypass::TooLarge),
+            None => self.miss(key, scope, now, waiter),
+        }
+    }
+
+    #[cold]
+    fn miss(self: &Arc<Self>, key: &[u8], scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Lookup {
+        if key.len() > MAX_KEY_LEN {
+            return Lookup::Bypass(Bypass::TooLarge);
+        }
+        let mut locked = self.fills.lock(key);
+        // Again, under the lock: the fetch that this read would have followed may just have completed.
+        match self.store.find(key, scope, now) {
+            Some(Found::Reply(reply)) => return Lookup::Hit(reply),
+            Some(Found::TooLarge) => return Lookup::Bypass(Bypass::TooLarge),
+            None => {}
+        }
+        match locked.join(scope, now, waiter) {
+            Joined::Leads { key, id } => {
+                Lookup::Lead(FillTicket { cache: self.clone(), key, scope, fill: id, is_open: true })
+            }
+            Joined::Follows => Lookup::Follow,
+            Joined::Busy => Lookup::Bypass(Bypass::Busy),
+        }
+    }
+
+    /// The server says that `key` may have changed: every variant of it is dropped, and no fetch of it that began before
+    /// will be stored.
+    pub fn invalidate(&self, key: &[u8]) {
+        self.drop_key(key);
+    }
+
+    /// A write through this proxy that names `key` was answered, or its outcome is unknown. To be called before any byte of
+    /// the answer goes to a client. Does what [`invalidate`](Self::invalidate) does.
+    pub fn wrote(&self, key: &[u8]) {
+        self.drop_key(key);
+    }
+
+    fn drop_key(&self, key: &[u8]) {
+        let mut locked = self.fills.lock(key);
+        locked.poison();
+        let removed = self.store.remove(key);
+        drop(locked);
+        if !removed.is_empty() {
+            self.removed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Everything may have changed: all entries die, and every fetch that has been sent is kept from storing and from
+    /// taking followers, all by the death of their leases. A fetch that has not been sent goes on: its answer will be newer
+    /// than this.
+    pub fn flush(&self) {
+        self.leases.kill_all();
+    }
+
+    /// A lease for a connection whose stream now carries the invalidations of what it fetches. It serves nothing until its
+    /// owner renews it for the first time.
+    pub fn open_lease(self: &Arc<Self>) -> LeaseOwner {
+        self.leases.open()
+    }
+
+    /// Frees what can never be served again, because its lease is dead or its time is over, and says how many entries that
+    /// were. Nobody waits for it: lookups go on meanwhile.
+    pub fn sweep(&self, now: Time) -> usize {
+        self.store.sweep(now)
+    }
+
+    /// Entries in the cache, dead ones that were not swept yet among them.
+    pub fn entries(&self) -> usize {
+        self.store.entries()
+    }
+
+    /// Bytes that the entries take.
+    pub fn bytes(&self) -> u64 {
+        self.store.weight()
+    }
+
+    /// Fetches in flight.
+    pub fn fills(&self) -> usize {
+        self.fills.in_flight()
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            stored: self.stored.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            removed: self.removed.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn complete(&self, ticket: &FillTicket, answer: Answer<'_>, now: Time) -> Waiters {
+        // Built before the lock that stores it, since a large value takes a while to copy; but not for nothing.
+        let variant = self.fills.lock(&ticket.key).find(&ticket.fill).and_then(|fill| self.terms(fill, answer, now));
+        let variant = variant.map(|(lease, deadline)| {
+            let reply = answer.reply().filter(|reply| reply.len() <= self.max_reply);
+            self.store.fitting(NewVariant { key: &ticket.key, scope: ticket.scope, lease, deadline, reply })
+        });
+
+        let mut locked = self.fills.lock(&ticket.key);
+        let Some(fill) = locked.take(&ticket.fill) else {
+            return Waiters::none();
+        };
+        let variant = variant.filter(|_| fill.may_store());
+        let is_stored = variant.is_some();
+        let evicted = variant.map(|variant| {
+            fill.note_stored();
+            self.store.insert(variant, now)
+        });
+        drop(locked);
+        drop(evicted);
+        match answer {
+            _ if is_stored => self.stored.fetch_add(1, Ordering::Relaxed),
+            Answer::Discard => 0,
+            Answer::Store { .. } | Answer::TooLarge { .. } => self.refused.fetch_add(1, Ordering::Relaxed),
+        };
+        fill.waiters
+    }
+
+    /// On which terms the answer to `fill` may be served, if it may be stored at all.
+    fn terms(&self, fill: &Fill, answer: Answer<'_>, now: Time) -> Option<(Lease, Time)> {
+        let ttl = match answer {
+            Answer::Store { ttl, .. } | Answer::TooLarge { ttl } => ttl,
+            Answer::Discard => return None,
+        };
+        let age = match ttl {
+            Ttl::Persistent => self.max_age,
+            Ttl::Millis(millis) => self.max_age.min(Duration::from_millis(millis)),
+        };
+        let deadline = fill.asked_at + age;
+        let lease = fill.lease.as_ref().filter(|_| fill.may_store() && deadline > now)?;
+        Some((lease.clone(), deadline))
+    }
+}

@@ -1,0 +1,231 @@
+//! What the cache holds for a key.
+//!
+//! One key has one entry, because an invalidation names a key and nothing more: tracking knows neither databases nor users.
+//! An entry is nearly always one *variant*: one reply. It becomes a list of them when the same key is read in several
+//! databases, by several users, or by several commands.
+//!
+//! Terms, key and reply share one allocation, which the table refers to twice, as its key and as its value. That saves a
+//! hit the cache miss of a key on its own; and an item costs 40 bytes beyond key and reply, plus the table's slot.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::{fmt, slice};
+
+use quick_cache::Equivalent;
+use triomphe::ThinArc;
+
+use crate::hash::KeyBytes;
+use crate::lease::Lease;
+use crate::time::Time;
+
+/// The longest key that is cached: its length is kept in two bytes.
+pub(crate) const MAX_KEY_LEN: usize = u16::MAX as usize;
+
+/// How many variants one key may have; one more takes the place of the oldest. A lookup searches the list, and a store
+/// copies it.
+pub(crate) const MAX_VARIANTS: usize = 64;
+
+/// Bytes of an entry's allocation in front of key and reply: reference count, [`Header`], length of the rest.
+pub(crate) const PREFIX_LEN: usize = 8 + size_of::<Header>() + 8;
+
+/// Which of a key's cached replies: they differ by who asks, where, and what.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The upstream user, as a number that the caller gives it: rights differ by user.
+    pub user: u16,
+    /// The number of the database.
+    pub db: u16,
+    /// The command, as a number that the caller gives it.
+    pub command: u16,
+}
+
+/// On which terms a variant may be served.
+struct Terms {
+    lease: Lease,
+    deadline: Time,
+    scope: Scope,
+    /// The bytes that follow are the key, this many, and then the reply. No reply says: too large to be kept.
+    key_len: u16,
+}
+
+enum Header {
+    Variant(Terms),
+    /// Oldest first; none of them is a list itself. The bytes that follow are the key.
+    Several(Box<[Entry]>),
+}
+
+/// What the table keeps for a key: a variant, or several. Cloning it counts one reference.
+#[derive(Clone)]
+pub(crate) struct Entry(ThinArc<Header, u8>);
+
+/// A variant about to be stored.
+pub(crate) struct NewVariant<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) scope: Scope,
+    pub(crate) lease: Lease,
+    pub(crate) deadline: Time,
+    /// None: it was too large.
+    pub(crate) reply: Option<&'a [u8]>,
+}
+
+impl Entry {
+    pub(crate) fn variant(new: NewVariant<'_>) -> Self {
+        debug_assert!(new.reply.is_none_or(|reply| !reply.is_empty()), "every reply has a type byte");
+        let key_len = u16::try_from(new.key.len()).expect("a lookup passes longer keys by");
+        let bytes = [new.key, new.reply.unwrap_or_default()].concat();
+        let terms = Terms { lease: new.lease, deadline: new.deadline, scope: new.scope, key_len };
+        Self(ThinArc::from_header_and_slice(Header::Variant(terms), &bytes))
+    }
+
+    /// `newest`, a variant, beside those of this entry that another scope may still be served from.
+    pub(crate) fn with(&self, newest: Entry, now: Time) -> Self {
+        let scope = newest.terms().map(|terms| terms.scope);
+        let stays =
+            |other: &&Entry| other.terms().is_some_and(|terms| Some(terms.scope) != scope && !terms.are_over(now));
+        let mut variants: Vec<Entry> = self.variants().iter().filter(stays).cloned().collect();
+        if variants.is_empty() {
+            return newest;
+        }
+        let surplus = (variants.len() + 1).saturating_sub(MAX_VARIANTS);
+        variants.drain(..surplus);
+        variants.push(newest);
+        Self(ThinArc::from_header_and_slice(Header::Several(variants.into()), self.key()))
+    }
+
+    /// The variant to answer a lookup with.
+    #[inline]
+    pub(crate) fn find(self, scope: Scope, now: Time) -> Option<Found> {
+        let variant = match &self.0.header.header {
+            Header::Variant(terms) => terms.allow(scope, now).then_some(self)?,
+            Header::Several(variants) => {
+                variants.iter().find(|variant| variant.terms().is_some_and(|terms| terms.allow(scope, now))).cloned()?
+            }
+        };
+        let reply = CachedReply(variant);
+        Some(if reply.is_empty() { Found::TooLarge } else { Found::Reply(reply) })
+    }
+
+    /// Whether none of it can ever be served again. (A lapsed lease can be revived.)
+    pub(crate) fn is_over(&self, now: Time) -> bool {
+        self.variants().iter().all(|variant| variant.terms().is_none_or(|terms| terms.are_over(now)))
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        match &self.0.header.header {
+            Header::Variant(terms) => &self.0.slice[..usize::from(terms.key_len)],
+            Header::Several(_) => &self.0.slice,
+        }
+    }
+
+    /// The lengths of all the allocations it refers to.
+    pub(crate) fn allocations(&self) -> impl Iterator<Item = usize> {
+        let list = match &self.0.header.header {
+            Header::Variant(_) => None,
+            Header::Several(variants) => Some([PREFIX_LEN + self.0.slice.len(), size_of_val::<[Entry]>(variants)]),
+        };
+        let of_variants = self.variants().iter().map(|variant| PREFIX_LEN + variant.0.slice.len());
+        of_variants.chain(list.into_iter().flatten())
+    }
+
+    fn variants(&self) -> &[Entry] {
+        match &self.0.header.header {
+            Header::Variant(_) => slice::from_ref(self),
+            Header::Several(variants) => variants,
+        }
+    }
+
+    #[inline]
+    fn terms(&self) -> Option<&Terms> {
+        match &self.0.header.header {
+            Header::Variant(terms) => Some(terms),
+            Header::Several(_) => None,
+        }
+    }
+}
+
+impl Terms {
+    #[inline]
+    fn allow(&self, scope: Scope, now: Time) -> bool {
+        self.scope == scope && self.deadline > now && self.lease.is_live(now)
+    }
+
+    fn are_over(&self, now: Time) -> bool {
+        self.deadline <= now || self.lease.is_dead()
+    }
+}
+
+/// What a lookup finds in an entry.
+pub(crate) enum Found {
+    Reply(CachedReply),
+    /// The value is too large to be kept: asking the server for it through the cache would only find that out again.
+    TooLarge,
+}
+
+/// A reply as the server sent it, shared with the cache. Cloning it counts one reference.
+#[derive(Clone)]
+pub struct CachedReply(Entry);
+
+impl Deref for CachedReply {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self.0.terms() {
+            Some(terms) => &self.0.0.slice[usize::from(terms.key_len)..],
+            None => &[],
+        }
+    }
+}
+
+impl AsRef<[u8]> for CachedReply {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for CachedReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CachedReply(\"{}\")", self.escape_ascii())
+    }
+}
+
+/// An entry in its other role, as the table's key.
+#[derive(Clone)]
+pub(crate) struct EntryKey(pub(crate) Entry);
+
+impl PartialEq for EntryKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for EntryKey {}
+
+impl Hash for EntryKey {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        KeyBytes(self.0.key()).hash(state);
+    }
+}
+
+impl Equivalent<EntryKey> for KeyBytes<'_> {
+    #[inline]
+    fn equivalent(&self, other: &EntryKey) -> bool {
+        self.0 == other.0.key()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_pointer_and_its_header_three_words() {
+        assert_eq!(size_of::<Entry>(), 8);
+        assert_eq!(size_of::<Option<CachedReply>>(), 8);
+        assert_eq!(size_of::<Header>(), 24);
+        assert_eq!(PREFIX_LEN, 40);
+    }
+}

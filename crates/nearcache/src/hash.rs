@@ -1,0 +1,55 @@
+//! How keys are hashed: fast, and with a seed that a client can't know.
+//!
+//! Clients choose the keys, and one who knew the seed could send a million keys of one bucket. foldhash seeds itself from
+//! addresses and the time; ours comes from the operating system, through std's own `RandomState`.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+
+use foldhash::quality::{FoldHasher, SeedableRandomState};
+
+/// Builds the hashers of one cache.
+#[derive(Clone)]
+pub(crate) struct KeyHasher(SeedableRandomState);
+
+impl KeyHasher {
+    #[cfg(not(feature = "shuttle"))]
+    pub(crate) fn new() -> Self {
+        use std::hash::RandomState;
+        use std::sync::LazyLock;
+
+        use foldhash::SharedSeed;
+
+        static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(RandomState::new().hash_one(0)));
+        Self(SeedableRandomState::with_seed(RandomState::new().hash_one(1), &SHARED))
+    }
+
+    /// The same in every run: which keys share a shard decides the interleaving, and a seed has to replay it.
+    #[cfg(feature = "shuttle")]
+    pub(crate) fn new() -> Self {
+        Self(SeedableRandomState::fixed())
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.0.hash_one(KeyBytes(key))
+    }
+}
+
+impl BuildHasher for KeyHasher {
+    type Hasher = FoldHasher<'static>;
+
+    #[inline]
+    fn build_hasher(&self) -> Self::Hasher {
+        self.0.build_hasher()
+    }
+}
+
+/// A key's bytes, hashed in one write: `Hash for [u8]` would write the length too, which the hasher mixes in by itself.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub(crate) struct KeyBytes<'a>(pub(crate) &'a [u8]);
+
+impl Hash for KeyBytes<'_> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0);
+    }
+}

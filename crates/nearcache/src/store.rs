@@ -1,0 +1,99 @@
+//! The table of entries: the one place that knows `quick_cache`.
+//!
+//! Its placeholders, which would make concurrent misses wait for one load, don't fit: there is one per key, `retain` and
+//! `remove_if` pass them by (a flush would let a load in flight survive), their guards borrow the cache, and waiting without
+//! a timeout parks the thread. Fetches in flight are in [`crate::fill`] instead.
+
+use quick_cache::Lifecycle;
+use quick_cache::sync::Cache;
+
+use crate::entry::{Entry, EntryKey, Found, NewVariant, Scope};
+use crate::hash::{KeyBytes, KeyHasher};
+use crate::sizing::{ItemWeighter, Sizing, weight};
+use crate::time::Time;
+
+pub(crate) struct Store {
+    table: Cache<EntryKey, Entry, ItemWeighter, KeyHasher, CollectEvicted>,
+    max_weight: u64,
+}
+
+/// Entries that left the table. Freed where this is dropped, which should be outside of any lock.
+#[must_use = "drop it after the locks"]
+#[derive(Default)]
+pub(crate) struct Evicted(Vec<(EntryKey, Entry)>);
+
+#[derive(Clone)]
+struct CollectEvicted;
+
+impl Lifecycle<EntryKey, Entry> for CollectEvicted {
+    type RequestState = Evicted;
+
+    fn on_evict(&self, evicted: &mut Evicted, key: EntryKey, entry: Entry) {
+        evicted.0.push((key, entry));
+    }
+}
+
+impl Store {
+    pub(crate) fn new(sizing: &Sizing, hasher: KeyHasher) -> Self {
+        let table = Cache::with_options(sizing.options(), ItemWeighter, hasher, CollectEvicted);
+        Self { table, max_weight: sizing.max_weight }
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: &[u8], scope: Scope, now: Time) -> Option<Found> {
+        self.table.get(&KeyBytes(key))?.find(scope, now)
+    }
+
+    /// The variant; or, if key and reply together are more than a shard admits, the note that it is too large.
+    pub(crate) fn fitting(&self, new: NewVariant<'_>) -> Entry {
+        let note = NewVariant { lease: new.lease.clone(), reply: None, ..new };
+        let variant = Entry::variant(new);
+        if weight(&variant) <= self.max_weight { variant } else { Entry::variant(note) }
+    }
+
+    /// Stores a variant beside the key's others. The caller holds the lock that all stores and removals of this key take:
+    /// only an eviction can come between reading the entry and replacing it.
+    pub(crate) fn insert(&self, variant: Entry, now: Time) -> Evicted {
+        let entry = match self.table.peek(&KeyBytes(variant.key())) {
+            Some(present) => present.with(variant.clone(), now),
+            None => variant.clone(),
+        };
+        // Given more than it admits, a shard would drop all it has of the key.
+        let entry = if weight(&entry) <= self.max_weight { entry } else { variant };
+        let mut evicted = Evicted::default();
+        self.table.insert_with_lifecycle(EntryKey(entry.clone()), entry, &mut evicted);
+        evicted
+    }
+
+    pub(crate) fn remove(&self, key: &[u8]) -> Evicted {
+        Evicted(self.table.remove(&KeyBytes(key)).into_iter().collect())
+    }
+
+    /// Removes what can never be served again; says how many entries. Entry by entry: no lock is held for long.
+    pub(crate) fn sweep(&self, now: Time) -> usize {
+        self.table
+            .iter()
+            .filter(|(_, entry)| entry.is_over(now))
+            .filter_map(|(key, _)| self.table.remove_if(&KeyBytes(key.0.key()), |entry| entry.is_over(now)))
+            .count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shards(&self) -> usize {
+        self.table.num_shards()
+    }
+
+    pub(crate) fn entries(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.table.weight()
+    }
+}
+
+impl Evicted {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}

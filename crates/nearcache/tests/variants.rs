@@ -1,0 +1,103 @@
+//! One entry a key, that holds a reply for each database, user and command that asked.
+
+mod fixture;
+
+use fixture::*;
+use nearside_nearcache::Scope;
+use proptest::prelude::*;
+
+#[test]
+fn a_reply_is_served_only_to_its_own_database_user_and_command() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+    for scope in [IN_DB_1, BY_USER_1, STRLEN] {
+        assert_eq!(cache.lookup(b"k", scope, START, || waiter(0)).name(), "lead");
+    }
+}
+
+#[test]
+fn each_variant_keeps_its_own_reply() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let variants = [(GET, b"+0\r\n"), (IN_DB_1, b"+1\r\n"), (BY_USER_1, b"+2\r\n"), (STRLEN, b"+3\r\n")];
+    for (scope, reply) in variants {
+        fetch(&cache, &owner.lease(), b"k", scope, keep(reply), START);
+    }
+    for (scope, reply) in variants {
+        assert_eq!(&cache.lookup(b"k", scope, START, || waiter(0)).hit()[..], reply);
+    }
+    assert_eq!(cache.entries(), 1);
+}
+
+#[test]
+fn a_variant_fetched_again_replaces_itself_alone() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    fetch(&cache, &owner.lease(), b"k", GET, keep_for(b"+old\r\n", 100), START);
+    fetch(&cache, &owner.lease(), b"k", IN_DB_1, keep(b"+other\r\n"), START);
+    let later = START + ms(100);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+new\r\n"), later);
+    assert_eq!(&cache.lookup(b"k", GET, later, || waiter(0)).hit()[..], b"+new\r\n");
+    assert_eq!(&cache.lookup(b"k", IN_DB_1, later, || waiter(0)).hit()[..], b"+other\r\n");
+}
+
+#[test]
+fn variants_that_are_over_are_left_behind_when_another_is_stored() {
+    let cache = cache();
+    let (lost, owner) = (live_lease(&cache), live_lease(&cache));
+    fetch(&cache, &owner.lease(), b"alone", GET, keep(&[b'v'; 1000]), START);
+    let alone = cache.bytes();
+    cache.invalidate(b"alone");
+
+    fetch(&cache, &owner.lease(), b"k", IN_DB_1, keep_for(&[b'v'; 2000], 100), START);
+    fetch(&cache, &lost.lease(), b"k", BY_USER_1, keep(&[b'v'; 2000]), START);
+    drop(lost);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(&[b'v'; 1000]), START + ms(100));
+    assert_eq!(cache.bytes(), alone);
+}
+
+#[test]
+fn the_oldest_of_very_many_variants_makes_way() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let in_db = |db| Scope { db, ..GET };
+    for db in 0..100 {
+        fetch(&cache, &owner.lease(), b"k", in_db(db), keep(b"+v\r\n"), START);
+    }
+    assert_eq!(cache.lookup(b"k", in_db(35), START, || waiter(0)).name(), "lead");
+    for db in 36..100 {
+        assert_eq!(cache.lookup(b"k", in_db(db), START, || waiter(0)).name(), "hit");
+    }
+}
+
+#[test]
+fn variants_that_together_outgrow_a_shard_leave_the_newest() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let reply = vec![b'v'; 60 << 10];
+    let mut db = 0;
+    while cache.lookup(b"k", GET, START, || waiter(0)).name() == "hit" || db == 0 {
+        fetch(&cache, &owner.lease(), b"k", Scope { db, ..GET }, keep(&reply), START);
+        let newest = cache.lookup(b"k", Scope { db, ..GET }, START, || waiter(0));
+        assert_eq!(newest.name(), "hit", "variant {db}");
+        db += 1;
+    }
+    assert!(db > 2, "a shard holds several of them");
+}
+
+proptest! {
+    #[test]
+    fn keys_and_replies_of_any_bytes_come_back_as_they_were(
+        items in prop::collection::hash_map(any::<Vec<u8>>(), prop::collection::vec(any::<u8>(), 1..300), 1..40),
+    ) {
+        let cache = cache();
+        let owner = live_lease(&cache);
+        for (key, reply) in &items {
+            fetch(&cache, &owner.lease(), key, GET, keep(reply), START);
+        }
+        for (key, reply) in &items {
+            prop_assert_eq!(&lookup(&cache, key, START).hit()[..], &reply[..]);
+        }
+    }
+}

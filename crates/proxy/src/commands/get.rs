@@ -1,0 +1,94 @@
+//! GET: from the near-cache if it can be vouched for, else by a fetch that all who ask share, else upstream.
+
+use std::rc::Rc;
+
+use nearside_nearcache::{Lookup, Scope, Waiter};
+use nearside_resp::Protocol;
+
+use super::table::Command;
+use super::{Call, Flow, forward};
+use crate::session::Session;
+use crate::session::replies::{Shape, Source};
+use crate::session::state::State;
+use crate::shared::{CACHED_DBS, Message};
+
+/// The upstream user that all sessions share, until they bring their own.
+const USER: u16 = 0;
+/// The number by which the near-cache knows this command's replies.
+const GET: u16 = 0;
+
+/// Serves one GET.
+#[inline]
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    let worker = session.worker();
+    let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
+    if !command.arity_ok(call.request.len()) || !loader_is_ready(session, state.db) {
+        return upstream(session, state, call, command);
+    }
+    let key = call.request.arg(1);
+    if state.order.write_pending(key) {
+        // The read follows the session's own write down the forward lane, and must not be cached: it may be answered
+        // while that write is still unknown to others.
+        return upstream(session, state, call, command);
+    }
+    let scope = Scope { user: USER, db: state.db, command: GET };
+    let sequence = state.replies.next();
+    let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence };
+    match cache.lookup(key, scope, state.now, waiter) {
+        Lookup::Hit(reply) => {
+            state.turn.hits += 1;
+            if state.replies.is_empty() || &*reply == NIL_RESP3 {
+                state.answer(|out, protocol| out.extend_from_slice(for_protocol(&reply, protocol)));
+            } else if !state.reply_mode.is_silent() {
+                state.replies.queue_cached(reply);
+            }
+        }
+        Lookup::Lead(ticket) => {
+            expect_fetched(state, key);
+            worker.fetch(ticket);
+        }
+        Lookup::Follow => expect_fetched(state, key),
+        Lookup::Bypass(_) => return upstream(session, state, call, command),
+    }
+    Flow::Done
+}
+
+const NIL_RESP3: &[u8] = b"_\r\n";
+const NIL_RESP2: &[u8] = b"$-1\r\n";
+
+/// A reply that was fetched in RESP3, as a client of `protocol` gets it.
+#[inline]
+pub(crate) fn for_protocol(reply: &[u8], protocol: Protocol) -> &[u8] {
+    if protocol == Protocol::Resp2 && reply == NIL_RESP3 { NIL_RESP2 } else { reply }
+}
+
+fn upstream(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    forward::run(session, state, call, command, Shape::Plain)
+}
+
+/// The first read of a db has its loader lane made; until that is up, reads of it go upstream.
+#[inline]
+fn loader_is_ready(session: &Rc<Session>, db: u16) -> bool {
+    let shared = session.worker().shared();
+    shared.loaders.is_ready(db, || {
+        debug_assert!(usize::from(db) < CACHED_DBS);
+        // A mailbox that is full now has its chance with the next start of the proxy; reads go upstream until then.
+        let _ = shared.mailboxes[shared.loader_worker(db)].try_send(Message::Load(db));
+    })
+}
+
+fn expect_fetched(state: &mut State, key: &[u8]) {
+    let sequence = state.replies.expect(Source::Fetch, Shape::Plain, state.reply_mode.is_silent());
+    state.order.fetches(sequence, key, state.now);
+}
+
+/// The fetch that the reply `sequence` waits for brought nothing: the read goes upstream, once. From here on it is one of
+/// the forward lane's commands, in order with those sent after it, and under that lane's deadline.
+pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, sequence: u64, key: &[u8]) {
+    state.order.fetch_answered(sequence);
+    if let Err(reason) = forward::send_own(session, state, sequence, &[b"GET", key]) {
+        state.lane = None;
+        let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
+        state.replies.deliver(sequence, line.as_bytes(), true, &mut state.output);
+    }
+}

@@ -1,0 +1,138 @@
+//! What happens to each command. [`run`] holds the one `match` that routes; each file beside it is one behaviour.
+//!
+//! | file | serves |
+//! |---|---|
+//! | `get` | GET: near-cache, else a fetch, else upstream |
+//! | `forward` | whatever goes upstream as it came |
+//! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
+//! | `info` | INFO, to which the proxy adds a section |
+//! | `unknown` | commands that are not in the table |
+//! | `table` | what is known of each command |
+
+mod auth;
+mod client;
+mod connection;
+mod forward;
+pub(crate) mod get;
+mod hello;
+pub(crate) mod info;
+pub(crate) mod select;
+mod session;
+pub(crate) mod table;
+mod unknown;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use nearside_resp::Request;
+
+use self::table::{Command, Flags, Found, Route};
+use crate::lanes::forward::Frame;
+use crate::session::Session;
+use crate::session::replies::Shape;
+use crate::session::state::State;
+
+/// All buffers of all sessions are past the limit.
+pub(crate) const OVERLOAD: &[u8] =
+    b"OVERLOAD the buffers of all clients together are past buffer-memory; the command was not executed";
+const NOAUTH: &str = "NOAUTH Authentication required.";
+
+/// A command to run.
+#[derive(Clone)]
+pub(crate) struct Call<'a> {
+    /// Its arguments and bytes.
+    pub(crate) request: Request<'a>,
+    /// The same bytes, if they are worth sharing with a lane instead of being copied.
+    pub(crate) owned: Option<Bytes>,
+}
+
+impl<'a> Call<'a> {
+    /// The bytes to send upstream.
+    fn frame(&self) -> Frame<'a> {
+        match &self.owned {
+            Some(bytes) if !self.request.is_inline() => Frame::Shared(bytes.clone()),
+            _ => Frame::Borrowed(self.request.frame()),
+        }
+    }
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It is answered, or its reply is owed.
+    Done,
+    /// It has to wait for something in flight; the session gives it again.
+    Wait,
+    /// As `Done`, and the client wants to leave.
+    Close,
+}
+
+/// Runs one command for `session`.
+#[inline]
+pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+    let table = session.worker().table();
+    let found = table.find(&call.request);
+    state.last_command = found.number();
+    let command = match found {
+        // An unknown subcommand is treated as its container says; whoever gets it answers in Redis's words.
+        Found::Command(command) | Found::UnknownSubcommand(command) => command,
+        Found::UnknownCommand => return unknown::run(session, state, call),
+    };
+    if !state.authenticated && !command.flags.contains(Flags::NO_AUTH) {
+        return refuse(state, NOAUTH);
+    }
+    match command.route {
+        Route::Cached => get::run(session, state, call, command),
+        Route::Forward | Route::Split | Route::All | Route::Walk | Route::Cluster => {
+            forward::run(session, state, call, command, Shape::Plain)
+        }
+        Route::About if &*command.name == "info" => info::run(session, state, call, command),
+        Route::About => forward::run(session, state, call, command, Shape::Plain),
+        Route::Session => session::run(session, state, call, command),
+        Route::BlockingIf if !command.blocks(&call.request) => {
+            forward::run(session, state, call, command, Shape::Plain)
+        }
+        Route::Transaction | Route::Blocking | Route::BlockingIf | Route::PubSub | Route::Monitor => {
+            not_yet(session, state, call, command)
+        }
+        Route::Replication => refuse(state, format!("ERR {} is not for clients of a proxy", shown(command))),
+        Route::Refused => guarded(session, state, call, command),
+    }
+}
+
+/// Commands that need an upstream connection of their own.
+fn not_yet(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    if !command.arity_ok(call.request.len()) {
+        return forward::run(session, state, call, command, Shape::Plain);
+    }
+    refuse(state, format!("ERR {} is not supported by this version of Nearside", shown(command)))
+}
+
+/// Commands that would change the upstream under the proxy's feet: only if the operator allows them.
+fn guarded(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    let allowed = &session.worker().config().allow_commands;
+    let container = command.name.split('|').next().unwrap_or_default();
+    if allowed.iter().any(|name| **name == *command.name || name == container) {
+        return forward::run(session, state, call, command, Shape::Plain);
+    }
+    let text = format!("ERR {} is refused by the proxy; the setting allow-commands permits it", shown(command));
+    refuse(state, text)
+}
+
+fn refuse(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
+    state.turn.refused += 1;
+    state.answer_error(text);
+    Flow::Done
+}
+
+/// A command's name as people write it.
+fn shown(command: &Command) -> String {
+    command.name.replace('|', " ").to_uppercase()
+}
+
+/// Redis's words for a request with too many or too few arguments.
+fn wrong_arity(state: &mut State, command: &Command) -> Flow {
+    state.turn.own += 1;
+    state.answer_error(format!("ERR wrong number of arguments for '{}' command", command.name));
+    Flow::Done
+}

@@ -1,0 +1,58 @@
+//! SELECT: the session moves to the forward lane of another db.
+//!
+//! Whether there is such a db only the upstream knows. A lane that is connected has had its own SELECT acknowledged, so
+//! the answer is known; else SELECT itself is sent on the lane of that db, and its reply decides.
+
+use std::rc::Rc;
+
+use nearside_resp::{Request, encode};
+
+use super::Flow;
+use crate::lanes::forward::{Frame, LaneKey};
+use crate::lanes::written::Effect;
+use crate::session::Session;
+use crate::session::replies::{Shape, Source};
+use crate::session::state::State;
+
+pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_>) -> Flow {
+    if state.replies.open() > 0 {
+        return Flow::Wait; // commands of one session do not overtake each other on two lanes
+    }
+    match parse_db(request.arg(1)) {
+        Ok(db) if db == state.db => state.answer_ok(),
+        Ok(db) => move_to(session, state, db),
+        Err(text) => state.answer_error(text),
+    }
+    Flow::Done
+}
+
+fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+    let number = number.ok_or("ERR value is not an integer or out of range")?;
+    u16::try_from(number).map_err(|_| "ERR DB index is out of range")
+}
+
+fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
+    let lane = session.worker().lane(LaneKey { db, protocol: state.protocol });
+    if lane.is_up() {
+        state.set_connection(state.protocol, db);
+        return state.answer_ok();
+    }
+    let mut frame = Vec::new();
+    encode::command(&mut frame, &[b"SELECT", db.to_string().as_bytes()]);
+    let sequence = state.replies.expect(Source::Forward, Shape::Select(db), state.reply_mode.is_silent());
+    let sent = lane.submit(session, sequence, Frame::Borrowed(&frame), state.now, |_| Effect::None);
+    match sent {
+        Ok(_) => state.moving = true,
+        Err(reason) => super::forward::not_sent(state, &reason),
+    }
+}
+
+/// The upstream has answered: gives the reply for the client.
+pub(crate) fn complete(state: &mut State, db: u16, reply: Vec<u8>) -> Vec<u8> {
+    state.moving = false;
+    if reply.starts_with(b"+") {
+        state.set_connection(state.protocol, db);
+    }
+    reply
+}

@@ -1,0 +1,50 @@
+//! Commands that are not in the table: the upstream is asked once where their keys are.
+
+use std::rc::Rc;
+
+
+use super::table::Command;
+use super::{Call, Flow, NOAUTH, forward, refuse};
+use crate::session::Session;
+use crate::session::replies::Shape;
+use crate::session::state::{Learned, Question, State};
+use crate::shared::Unknown;
+
+/// The longest name the upstream is asked about; Redis's own are below 30 bytes.
+const LONGEST_NAME: usize = 128;
+
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+    if !state.authenticated {
+        return refuse(state, NOAUTH);
+    }
+    match state.question.take() {
+        Some(question) if question.name == call.request.arg(0) => match question.answer {
+            Some(learned) => send(session, state, call, learned),
+            None => {
+                state.question = Some(question);
+                Flow::Wait
+            }
+        },
+        _ => ask(session, state, call),
+    }
+}
+
+fn ask(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+    let name = call.request.arg(0).to_vec();
+    let unknown = Unknown { name: name.clone(), worker: session.worker().index(), session: session.id() };
+    if name.len() > LONGEST_NAME || session.worker().shared().unknown_commands.try_send(unknown).is_err() {
+        return send(session, state, call, Learned::Answered);
+    }
+    state.question = Some(Question { name, answer: None });
+    Flow::Wait
+}
+
+/// The table still does not have it. The upstream gives its own error; should it take the command all the same, anything
+/// may have changed.
+fn send(session: &Rc<Session>, state: &mut State, call: Call<'_>, learned: Learned) -> Flow {
+    let command = match learned {
+        Learned::Absent => Command::absent(),
+        Learned::Answered => Command::opaque(),
+    };
+    forward::run(session, state, call, command, Shape::Plain)
+}

@@ -1,0 +1,89 @@
+//! The file of settings: TOML, one key a setting.
+
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::raw::{self, Given};
+use super::settings::{Setting, Takes};
+use super::{ConfigError, Origin};
+
+/// The settings in a file's text and everything that is wrong with its keys, so that a check can name all at once.
+pub(super) fn parse(path: &Path, content: &str) -> (Vec<Given>, Vec<ConfigError>) {
+    let table = match DeTable::parse(content) {
+        Ok(table) => table.into_inner(),
+        Err(error) => {
+            let line = error.span().map_or(1, |span| line_at(content, span.start));
+            let reason = one_line(error.message());
+            return (Vec::new(), vec![ConfigError::Syntax { path: path.to_owned(), line, reason }]);
+        }
+    };
+    let file = File { path, content };
+    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    for (key, value) in table {
+        match Setting::named(key.get_ref()) {
+            Some(setting) => match file.given(setting, &value) {
+                Ok(given) => all.extend(given),
+                Err(error) => errors.push(error),
+            },
+            None => {
+                let origin = file.origin(key.get_ref(), key.span().start);
+                errors.push(ConfigError::Unknown { origin, hint: hint(key.get_ref()) });
+            }
+        }
+    }
+    (all, errors)
+}
+
+struct File<'a> {
+    path: &'a Path,
+    content: &'a str,
+}
+
+impl File<'_> {
+    /// A value as the texts that flags would have given; an error for what no flag could give, such as a table.
+    fn given(&self, setting: &'static Setting, value: &Spanned<DeValue<'_>>) -> Result<Vec<Given>, ConfigError> {
+        let origin = self.origin(setting.name, value.span().start);
+        match (value.get_ref(), setting.takes) {
+            (DeValue::String(text), _) => Ok(raw::split(setting, text.to_string(), origin)),
+            // A password must be in quotes: TOML reads the number 1_000 as 1000.
+            (DeValue::Integer(integer), Takes::One) if integer.radix() == 10 => {
+                Ok(raw::split(setting, integer.as_str().to_owned(), origin))
+            }
+            (DeValue::Boolean(boolean), Takes::One) => Ok(raw::split(setting, boolean.to_string(), origin)),
+            (DeValue::Array(elements), Takes::Many) if elements.is_empty() => {
+                Ok(raw::split(setting, String::new(), origin))
+            }
+            (DeValue::Array(elements), Takes::Many) => {
+                let elements = elements.iter().map(|element| self.given(setting, element));
+                Ok(elements.collect::<Result<Vec<_>, _>>()?.concat())
+            }
+            _ => {
+                let text = self.content[value.span()].to_owned();
+                Err(Given { setting, text, origin }.refused(format_args!("expected {}", setting.allowed)))
+            }
+        }
+    }
+
+    fn origin(&self, key: &str, at: usize) -> Origin {
+        Origin::File { key: key.to_owned(), path: self.path.to_owned(), line: line_at(self.content, at) }
+    }
+}
+
+/// What was meant by an unknown key.
+fn hint(key: &str) -> String {
+    match Setting::nearest(key) {
+        Some(setting) => format!("did you mean {}?", setting.name),
+        None => "see nearside --help".to_owned(),
+    }
+}
+
+/// The line, from 1, that byte `at` stands in.
+fn line_at(content: &str, at: usize) -> usize {
+    1 + content.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count()
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(", ")
+}

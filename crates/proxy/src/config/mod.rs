@@ -1,0 +1,175 @@
+//! Settings: what the flags, the environment and the file say, turned into a [`Config`] that is known to be valid.
+//!
+//! A setting is described once, in [`settings`]: its name, its default, what it allows, its help. `raw` collects the
+//! texts given for it with the place each came from (`flags`, the environment, `file`); `resolve` parses them. Past that point no other part of the
+//! program sees a text, an unchecked number, or a combination that cannot work.
+
+mod error;
+mod file;
+mod flags;
+mod listen;
+mod machine;
+mod raw;
+mod resolve;
+mod secret;
+pub(crate) mod settings;
+#[cfg(test)]
+mod tests;
+mod units;
+mod upstream;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fmt, fs};
+
+use raw::{RawAction, RawInvocation, RawSettings};
+use settings::Setting;
+
+pub(crate) use error::{ConfigError, Origin};
+pub(crate) use listen::{Listen, ListenAddress};
+pub(crate) use secret::Secret;
+pub(crate) use upstream::{Credentials, Upstream, UpstreamAddress};
+
+/// Every setting, resolved and valid. Sizes are in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where clients connect; at least one.
+    pub(crate) listen: Vec<Listen>,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served; `None`: nowhere.
+    pub(crate) admin: Option<Listen>,
+    /// The Redis behind the proxy.
+    pub(crate) upstream: Upstream,
+    /// Threads that serve clients, 1 to 256.
+    pub(crate) workers: usize,
+    /// Memory of the near-cache; `None`: nothing is cached.
+    pub(crate) cache_size: Option<u64>,
+    /// Values larger than this are passed through, not cached.
+    pub(crate) max_item_size: usize,
+    /// How long an entry is served at most, also when its key never expires.
+    pub(crate) max_age: Duration,
+    /// How old an answer may be when the upstream's invalidations stop arriving: the length of a lease.
+    pub(crate) max_staleness: Duration,
+    /// Client connections held at a time; one more is told so and closed.
+    pub(crate) max_clients: usize,
+    /// The password clients must give; `None`: none.
+    pub(crate) requirepass: Option<Secret>,
+    /// Without a password, serve only clients on loopback and Unix sockets.
+    pub(crate) protected_mode: bool,
+    /// Commands that are served although the proxy refuses them by default, in lower case, in the order given.
+    pub(crate) allow_commands: Vec<String>,
+    /// How long a shutdown waits for what is in flight.
+    pub(crate) drain_timeout: Duration,
+    /// A client silent for this long is closed; `None`: never.
+    pub(crate) idle_timeout: Option<Duration>,
+    /// Silence before TCP probes a connection; `None`: no probes.
+    pub(crate) tcp_keepalive: Option<Duration>,
+    /// How long a connection to the upstream may owe replies without any progress before it is given up.
+    pub(crate) upstream_timeout: Duration,
+    /// How long connecting to the upstream may take, name lookup and handshake included.
+    pub(crate) connect_timeout: Duration,
+    /// When a client that does not read its replies is cut off.
+    pub(crate) output_limits: OutputLimits,
+    /// All buffers of all sessions together; past it commands are answered `-OVERLOAD`.
+    pub(crate) buffer_memory: u64,
+    /// Unparsed bytes held for one client, beyond which it is closed.
+    pub(crate) query_buffer_limit: usize,
+    /// The longest single argument of a request.
+    pub(crate) max_bulk_len: usize,
+    /// What is logged, in the filter syntax of `tracing_subscriber::EnvFilter`.
+    pub(crate) log: String,
+    /// What was given for each setting, for errors that show only later.
+    raw: RawSettings,
+}
+
+/// Replies that wait for one client to read them, as Redis's `client-output-buffer-limit normal`. In bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutputLimits {
+    /// Past this the client is closed at once.
+    pub(crate) hard: usize,
+    /// Past this for `soft_time` on end, the client is closed.
+    pub(crate) soft: usize,
+    /// See `soft`.
+    pub(crate) soft_time: Duration,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Invocation {
+    /// Serve.
+    Run(Box<Config>),
+    /// `nearside check FILE`: say whether the file holds valid settings; the errors in the order of its lines.
+    Check {
+        /// As named on the command line.
+        file: PathBuf,
+        /// The settings of the file over the defaults; flags and environment are left out.
+        result: Result<Box<Config>, Vec<ConfigError>>,
+    },
+    /// Print this on standard output and exit 0: help, version.
+    Print(String),
+}
+
+impl Config {
+    /// The error that the value of `setting`, valid by itself, cannot be carried out: it does not fit the machine, or
+    /// what another part of the program can do.
+    pub(crate) fn refuse(&self, setting: &'static Setting, reason: impl fmt::Display) -> ConfigError {
+        self.raw.one(setting).refused(reason)
+    }
+}
+
+/// Reads the command line (`args` begins with the program's name), the environment and the file they may name.
+/// A flag wins over the environment, that over the file, that over the default.
+pub(crate) fn load(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Invocation, ConfigError> {
+    let RawInvocation { action, given } = flags::parse(args)?;
+    let config = match action {
+        RawAction::Print(text) => return Ok(Invocation::Print(text)),
+        RawAction::Check { file } => {
+            let result = check(&file);
+            return Ok(Invocation::Check { file, result });
+        }
+        RawAction::Run { config } => config,
+    };
+    let mut raw = RawSettings::defaults();
+    if let Some((path, origin)) = raw::config_file(config, &env) {
+        let (given, errors) = file::parse(&path, &read(&path, origin)?);
+        if let Some(error) = first(errors) {
+            return Err(error);
+        }
+        raw.override_with(given);
+    }
+    raw.override_with(raw::environment(&env)?);
+    raw.override_with(given);
+    let resolved = resolve::resolve(raw).map(Invocation::Run);
+    resolved.map_err(|errors| first(errors).expect("there is an error where there is no Config"))
+}
+
+/// The settings of the file alone, or everything that is wrong in it.
+fn check(path: &Path) -> Result<Box<Config>, Vec<ConfigError>> {
+    let content = read(path, Origin::CommandLine("check".to_owned())).map_err(|error| vec![error])?;
+    let (given, mut errors) = file::parse(path, &content);
+    let mut raw = RawSettings::defaults();
+    raw.override_with(given);
+    match resolve::resolve(raw) {
+        Ok(config) if errors.is_empty() => return Ok(config),
+        Ok(_) => {}
+        Err(more) => errors.extend(more),
+    }
+    errors.sort_by_key(ConfigError::line);
+    Err(errors)
+}
+
+fn read(path: &Path, origin: Origin) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+        origin,
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The one to print where a line is all there is: the first of the file.
+fn first(errors: Vec<ConfigError>) -> Option<ConfigError> {
+    errors.into_iter().min_by_key(ConfigError::line)
+}

@@ -1,0 +1,304 @@
+//! The upstream's URL.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::Secret;
+use super::{listen, units};
+
+/// The port of `redis://` URLs that name none.
+const DEFAULT_PORT: u16 = 6379;
+
+/// The Redis behind the proxy. Prints as its URL without the credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    /// Where it is.
+    pub(crate) address: UpstreamAddress,
+    /// How to log in there; `None`: not at all.
+    pub(crate) credentials: Option<Credentials>,
+    /// The database that a client's database 0 stands for.
+    pub(crate) db: u32,
+}
+
+/// How to reach the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UpstreamAddress {
+    /// By TCP.
+    Tcp {
+        /// A name, resolved at every connect, or an IP address (IPv6 without brackets).
+        host: String,
+        /// Never 0.
+        port: u16,
+    },
+    /// By a Unix socket file.
+    Unix(PathBuf),
+}
+
+/// What AUTH takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Credentials {
+    /// `None`: Redis's `default` user.
+    pub(crate) username: Option<String>,
+    /// Its password.
+    pub(crate) password: Secret,
+}
+
+/// What is wrong with a URL.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(super) enum UrlError {
+    #[error("it has no scheme")]
+    NoScheme,
+    #[error("{0}:// is not supported yet")]
+    NotSupportedYet(String),
+    #[error("{0}:// is not a scheme of Redis URLs")]
+    UnknownScheme(String),
+    #[error("a user needs a password (and a password alone is written :PASSWORD@)")]
+    NoPassword,
+    #[error("an escape is not % and two hex digits, or is not UTF-8")]
+    Escape,
+    #[error("the host is missing, or is no name or IP address")]
+    Host,
+    #[error("the port is no number from 1 to 65535")]
+    Port,
+    #[error("the database is no number")]
+    Database,
+    #[error("the path of the socket is missing")]
+    NoPath,
+    #[error("its only parameter may be db, with unix://")]
+    Parameter,
+}
+
+impl Upstream {
+    /// `redis://[[user]:password@]host[:port][/db]` or `unix://[[user]:password@]/path[?db=db]`.
+    pub(super) fn parse(url: &str) -> Result<Upstream, UrlError> {
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::NoScheme)?;
+        let is_unix = match scheme {
+            "redis" => false,
+            "unix" => true,
+            "rediss" | "redis-cluster" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+                return Err(UrlError::NotSupportedYet(scheme.to_owned()));
+            }
+            _ => return Err(UrlError::UnknownScheme(scheme.to_owned())),
+        };
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user_info, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let credentials = user_info.map(credentials).transpose()?;
+        let (address, db) = if is_unix { unix(host, path, query)? } else { tcp(host, path, query)? };
+        Ok(Upstream { address, credentials, db })
+    }
+}
+
+/// `url` with everything that may be a password replaced, also where the URL is malformed.
+pub(super) fn without_password(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    match url.rfind('@') {
+        Some(at) if at >= start => format!("{}***{}", &url[..start], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+fn credentials(user_info: &str) -> Result<Credentials, UrlError> {
+    let (username, password) = user_info.split_once(':').ok_or(UrlError::NoPassword)?;
+    if password.is_empty() {
+        return Err(UrlError::NoPassword);
+    }
+    let username = percent_decode(username)?;
+    Ok(Credentials {
+        username: (!username.is_empty()).then_some(username),
+        password: Secret::new(percent_decode(password)?),
+    })
+}
+
+fn tcp(authority: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddress, u32), UrlError> {
+    if query.is_some() {
+        return Err(UrlError::Parameter);
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
+            host.parse::<std::net::Ipv6Addr>().map_err(|_| UrlError::Host)?;
+            (host, port)
+        }
+        None => {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            if !listen::is_host_name(host) {
+                return Err(UrlError::Host);
+            }
+            (host, port)
+        }
+    };
+    let address = UpstreamAddress::Tcp { host: host.to_owned(), port: port_or_default(port)? };
+    let db = path.trim_start_matches('/');
+    Ok((address, if db.is_empty() { 0 } else { database(db)? }))
+}
+
+fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddress, u32), UrlError> {
+    if !host.is_empty() || path.len() < 2 {
+        return Err(UrlError::NoPath);
+    }
+    let db = match query {
+        None => 0,
+        Some(query) => database(query.strip_prefix("db=").ok_or(UrlError::Parameter)?)?,
+    };
+    Ok((UpstreamAddress::Unix(percent_decode(path)?.into()), db))
+}
+
+/// What follows the host: nothing, or `:` and a port.
+fn port_or_default(text: &str) -> Result<u16, UrlError> {
+    if text.is_empty() {
+        return Ok(DEFAULT_PORT);
+    }
+    let port = text.strip_prefix(':').and_then(units::number).ok_or(UrlError::Port)?;
+    u16::try_from(port).ok().filter(|port| *port != 0).ok_or(UrlError::Port)
+}
+
+/// Redis counts databases in a C `int`.
+fn database(text: &str) -> Result<u32, UrlError> {
+    let db = units::number(text).and_then(|db| i32::try_from(db).ok());
+    db.map(i32::cast_unsigned).ok_or(UrlError::Database)
+}
+
+/// `p%40ss` is `p@ss` (RFC 3986, section 2.1).
+fn percent_decode(text: &str) -> Result<String, UrlError> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            decoded.push(*first);
+            continue;
+        }
+        let (digits, tail) = rest.split_first_chunk::<2>().ok_or(UrlError::Escape)?;
+        let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+        let (Some(high), Some(low)) = (high, low) else { return Err(UrlError::Escape) };
+        decoded.push(u8::try_from(high * 16 + low).expect("two hex digits make a byte"));
+        rest = tail;
+    }
+    String::from_utf8(decoded).map_err(|_| UrlError::Escape)
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.address, self.db) {
+            (UpstreamAddress::Unix(path), 0) => write!(f, "unix://{}", path.display()),
+            (UpstreamAddress::Unix(path), db) => write!(f, "unix://{}?db={db}", path.display()),
+            (address, 0) => write!(f, "redis://{address}"),
+            (address, db) => write!(f, "redis://{address}/{db}"),
+        }
+    }
+}
+
+/// `host:port`, `[ipv6]:port`, or the path.
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UpstreamAddress::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            UpstreamAddress::Tcp { host, port } => write!(f, "{host}:{port}"),
+            UpstreamAddress::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tcp(host: &str, port: u16, db: u32) -> Upstream {
+        Upstream { address: UpstreamAddress::Tcp { host: host.into(), port }, credentials: None, db }
+    }
+
+    fn unix(path: &str, db: u32) -> Upstream {
+        Upstream { address: UpstreamAddress::Unix(path.into()), credentials: None, db }
+    }
+
+    #[test]
+    fn hosts_ports_paths_and_databases_are_understood() {
+        for (url, upstream, printed) in [
+            ("redis://h", tcp("h", 6379, 0), "redis://h:6379"),
+            ("redis://h/", tcp("h", 6379, 0), "redis://h:6379"),
+            ("redis://10.0.0.1:7000/3", tcp("10.0.0.1", 7000, 3), "redis://10.0.0.1:7000/3"),
+            ("redis://[::1]", tcp("::1", 6379, 0), "redis://[::1]:6379"),
+            ("redis://[fe80::1]:1/2", tcp("fe80::1", 1, 2), "redis://[fe80::1]:1/2"),
+            ("unix:///run/r.sock", unix("/run/r.sock", 0), "unix:///run/r.sock"),
+            ("unix:///a%20b?db=15", unix("/a b", 15), "unix:///a b?db=15"),
+        ] {
+            assert_eq!(Upstream::parse(url), Ok(upstream.clone()), "{url}");
+            assert_eq!(upstream.to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn credentials_are_decoded() {
+        for (url, username, password) in [
+            ("redis://:secret@h", None, "secret"),
+            ("redis://me:secret@h:1/2", Some("me"), "secret"),
+            ("redis://a%3Ab:p%40s%2fs%25@h", Some("a:b"), "p@s/s%"),
+            ("redis://:a:b@h", None, "a:b"),
+            ("redis://:p@ss@h", None, "p@ss"),
+            ("unix://me:s%C3%A9cret@/run/r.sock", Some("me"), "sécret"),
+        ] {
+            let credentials = Upstream::parse(url).unwrap().credentials.unwrap();
+            assert_eq!(credentials.username.as_deref(), username, "{url}");
+            assert_eq!(credentials.password.expose(), password, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_is_said() {
+        let tls = UrlError::NotSupportedYet("rediss".into());
+        assert_eq!(tls.to_string(), "rediss:// is not supported yet");
+        for (url, error) in [
+            ("127.0.0.1:6379", UrlError::NoScheme),
+            ("", UrlError::NoScheme),
+            ("rediss://h", tls),
+            ("redis-cluster://h", UrlError::NotSupportedYet("redis-cluster".into())),
+            ("redis-sentinel://h", UrlError::NotSupportedYet("redis-sentinel".into())),
+            ("http://h", UrlError::UnknownScheme("http".into())),
+            ("redis://secret@h", UrlError::NoPassword),
+            ("redis://me:@h", UrlError::NoPassword),
+            ("redis://:a%4@h", UrlError::Escape),
+            ("redis://:a%+4@h", UrlError::Escape),
+            ("redis://:a%ff@h", UrlError::Escape),
+            ("redis://", UrlError::Host),
+            ("redis://:6379", UrlError::Host),
+            ("redis://a b", UrlError::Host),
+            ("redis://[::1", UrlError::Host),
+            ("redis://[h]:1", UrlError::Host),
+            ("redis://h:", UrlError::Port),
+            ("redis://h:0", UrlError::Port),
+            ("redis://h:65536", UrlError::Port),
+            ("redis://[::1]6379", UrlError::Port),
+            ("redis://h/x", UrlError::Database),
+            ("redis://h/1/2", UrlError::Database),
+            ("redis://h/2147483648", UrlError::Database),
+            ("redis://h?db=1", UrlError::Parameter),
+            ("unix://", UrlError::NoPath),
+            ("unix:///", UrlError::NoPath),
+            ("unix://h/path", UrlError::NoPath),
+            ("unix:///path?db=", UrlError::Database),
+            ("unix:///path?timeout=1", UrlError::Parameter),
+        ] {
+            assert_eq!(Upstream::parse(url), Err(error), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_password() {
+        for (url, shown) in [
+            ("redis://me:secret@h:x/1", "redis://***@h:x/1"),
+            ("redis://:se@cr/et@h", "redis://***@h"),
+            ("me:secret@h", "***@h"),
+            ("redis://h:1", "redis://h:1"),
+            ("http:x@y", "***@y"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+        let upstream = Upstream::parse("redis://me:secret@h/1").unwrap();
+        assert_eq!(upstream.to_string(), "redis://h:6379/1");
+        assert!(!format!("{upstream:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,42 @@
+//! The end of a process in bounded time: what is in flight is finished, and who takes too long is cut off.
+
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use crate::metrics::CutOff;
+use crate::shared::{Message, Shared};
+
+/// After the drain timeout clients are cut off; this long the workers may take for that.
+const CUT_OFF_TIME: Duration = Duration::from_millis(500);
+/// How often the threads are looked at; they have no way to wake this one.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Tells the workers to drain, and waits until they have: for the drain timeout, and a little longer, at most.
+pub(super) async fn run(shared: &Shared, workers: &[JoinHandle<()>]) {
+    shared.drain();
+    if timeout(shared.config.drain_timeout, finished(workers)).await.is_err() {
+        cut_off(shared);
+        // Whoever is left is cut off by the exit of the process.
+        let _ = timeout(CUT_OFF_TIME, finished(workers)).await;
+    }
+    let left: usize = shared.clients.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    tracing::info!("stopped; {left} clients left");
+}
+
+async fn finished(workers: &[JoinHandle<()>]) {
+    while workers.iter().any(|worker| !worker.is_finished()) {
+        sleep(LOOK).await;
+    }
+}
+
+fn cut_off(shared: &Shared) {
+    let clients = shared.registry.all();
+    tracing::warn!("{} clients were still busy after the drain timeout and are cut off", clients.len());
+    for client in clients {
+        let end = Message::End { session: client.id, reason: CutOff::Drain };
+        let _ = shared.mailboxes[client.worker].try_send(end);
+    }
+}

@@ -1,0 +1,79 @@
+//! The control plane: everything that is not the path of a command. One thread, one event loop.
+//!
+//! It accepts connections and hands them to the workers, asks the upstream what the proxy itself wants to know, serves
+//! the admin port, and ends the process in order. Nothing here may hold up a worker: the two speak through bounded
+//! mailboxes and shared counters.
+
+mod acceptor;
+mod drain;
+mod signals;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+
+use self::signals::Signals;
+use crate::net::listener::{Acceptor, Listener};
+use crate::shared::{Shared, Unknown};
+
+/// Runs on this thread until SIGTERM or SIGINT, then until the workers have drained; a second signal ends the process
+/// at once. The error: why it could not start.
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
+    questions: mpsc::Receiver<Unknown>,
+    workers: Vec<JoinHandle<()>>,
+) -> Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start the control plane")?;
+    runtime.block_on(serve(shared, listeners, admin, questions, workers))?;
+    // A name lookup that hangs must not hold up the exit.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    listeners: Vec<Listener>,
+    admin: Vec<Listener>,
+    _questions: mpsc::Receiver<Unknown>,
+    workers: Vec<JoinHandle<()>>,
+) -> Result<()> {
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let greeting = greeting(shared, &listeners, &admin);
+    let acceptors = listeners.into_iter().map(Acceptor::new).collect::<Result<Vec<_>, _>>();
+    let acceptors = acceptors.context("cannot watch the listeners")?;
+    let accepting = acceptor::start(shared, acceptors);
+    eprintln!("{greeting}");
+
+    let signal = signals.next().await;
+    tracing::info!("{signal}: draining");
+    drop(accepting);
+    tokio::select! {
+        () = drain::run(shared, &workers) => Ok(()),
+        signal = signals.next() => {
+            tracing::warn!("{signal} again: ending at once");
+            std::process::exit(signal.exit_code());
+        }
+    }
+}
+
+/// The one line that is always printed: where to connect, in the form of the settings, with the ports that 0 came to.
+fn greeting(shared: &Shared, listeners: &[Listener], admin: &[Listener]) -> String {
+    let addresses = |listeners: &[Listener]| listeners.iter().map(Listener::to_string).collect::<Vec<_>>();
+    let mut line = format!(
+        "nearside {} listening on {}, upstream {}",
+        env!("CARGO_PKG_VERSION"),
+        addresses(listeners).join(", "),
+        shared.config.upstream
+    );
+    for address in addresses(admin) {
+        let scheme = if address.starts_with("unix:") { "" } else { "http://" };
+        write!(line, ", admin {scheme}{address}").expect("a String takes everything");
+    }
+    line
+}

@@ -1,0 +1,164 @@
+//! Opens a connection to the upstream and brings it into the state a lane needs, before the lane may use it.
+//!
+//! Everything the state depends on is acknowledged on this very connection first: a loader lane used before its
+//! `CLIENT TRACKING` was answered would cache what nobody invalidates.
+
+use std::future::poll_fn;
+use std::io;
+
+use nearside_resp::frame::{self, Value};
+use nearside_resp::{Protocol, ReplyScanner, encode};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::config::{Config, UpstreamAddress};
+use crate::net::socket::{Socket, Stream};
+use crate::output::Output;
+
+/// What the connection is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    /// The RESP version of its replies.
+    pub(crate) protocol: Protocol,
+    /// The database its commands run in.
+    pub(crate) db: u16,
+    /// Whether the upstream shall push invalidations for what is read here.
+    pub(crate) tracking: bool,
+    /// Its name in the upstream's `CLIENT LIST`.
+    pub(crate) name: &'static str,
+}
+
+/// A connection in the state asked for.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) socket: Socket,
+    /// The answer to HELLO; RESP3 connections only.
+    pub(crate) hello: Option<Value>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The system said so.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// Longer than `connect-timeout`.
+    #[error("no connection within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The upstream's error line (without the leading `-`) to a step of the handshake.
+    #[error("{step}: {}", String::from_utf8_lossy(line))]
+    Refused { step: &'static str, line: Vec<u8> },
+    /// Not the Redis protocol.
+    #[error("{step}: not a reply of the Redis protocol")]
+    NotRedis { step: &'static str },
+}
+
+/// A command of the handshake.
+struct Step {
+    name: &'static str,
+    /// A refusal ends the handshake.
+    required: bool,
+}
+
+/// Connects, logs in and selects, all within the `connect-timeout`.
+pub(crate) async fn open(config: &Config, setup: Setup) -> Result<Opened, ConnectError> {
+    timeout(config.connect_timeout, async {
+        let stream = dial(&config.upstream.address).await?;
+        stream.prepare(config.tcp_keepalive)?;
+        let socket = Socket::new(stream)?;
+        let hello = shake_hands(&socket, config, setup).await?;
+        Ok(Opened { socket, hello })
+    })
+    .await
+    .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
+}
+
+/// The name is looked up anew at every connect: a moved server is found without a restart.
+async fn dial(address: &UpstreamAddress) -> io::Result<Stream> {
+    match address {
+        UpstreamAddress::Tcp { host, port } => {
+            Ok(Stream::Tcp(TcpStream::connect((host.as_str(), *port)).await?.into_std()?))
+        }
+        UpstreamAddress::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?.into_std()?)),
+    }
+}
+
+async fn shake_hands(socket: &Socket, config: &Config, setup: Setup) -> Result<Option<Value>, ConnectError> {
+    let (request, steps) = handshake(config, setup);
+    let mut output = Output::default();
+    output.copy(&request);
+    poll_fn(|cx| output.poll_flush(cx, socket)).await?;
+    let replies = read_replies(socket, steps.len()).await?;
+
+    let mut hello = None;
+    for (step, reply) in steps.iter().zip(&replies) {
+        match frame::parse(reply) {
+            Ok(Value::Error(line)) if step.required => {
+                return Err(ConnectError::Refused { step: step.name, line });
+            }
+            Ok(value) if step.name == "HELLO" => hello = Some(value),
+            Ok(_) => {}
+            Err(_) => return Err(ConnectError::NotRedis { step: step.name }),
+        }
+    }
+    Ok(hello)
+}
+
+/// The commands of the handshake, as bytes, and what to call them.
+fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
+    let mut request = Vec::new();
+    let mut steps = Vec::new();
+    let mut step = |name, required, args: &[&[u8]]| {
+        encode::command(&mut request, args);
+        steps.push(Step { name, required });
+    };
+    let login = config.upstream.credentials.as_ref();
+    let user = login.and_then(|login| login.username.as_deref()).unwrap_or("default");
+    match (setup.protocol, login) {
+        (Protocol::Resp3, Some(login)) => {
+            step("HELLO", true, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), login.password.expose().as_bytes()]);
+        }
+        (Protocol::Resp3, None) => step("HELLO", true, &[b"HELLO", b"3"]),
+        (Protocol::Resp2, Some(login)) if login.username.is_some() => {
+            step("AUTH", true, &[b"AUTH", user.as_bytes(), login.password.expose().as_bytes()]);
+        }
+        (Protocol::Resp2, Some(login)) => step("AUTH", true, &[b"AUTH", login.password.expose().as_bytes()]),
+        (Protocol::Resp2, None) => {}
+    }
+    // Always asked, also for db 0: its answer shows that the server speaks Redis and lets this user in.
+    step("SELECT", true, &[b"SELECT", setup.db.to_string().as_bytes()]);
+    if setup.tracking {
+        step("CLIENT TRACKING", true, &[b"CLIENT", b"TRACKING", b"ON"]);
+    }
+    // Only a courtesy to whoever reads the upstream's CLIENT LIST; a user may lack the right.
+    step("CLIENT SETNAME", false, &[b"CLIENT", b"SETNAME", setup.name.as_bytes()]);
+    (request, steps)
+}
+
+/// Reads exactly `count` replies. The upstream says nothing unasked before tracking is on, and after it nothing can be
+/// invalidated yet, so no byte of a later message is lost here.
+async fn read_replies(socket: &Socket, count: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let mut replies = vec![Vec::new()];
+    let mut scanner = ReplyScanner::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = poll_fn(|cx| socket.poll_read(cx, &mut buffer)).await?;
+        if read == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let mut rest = &buffer[..read];
+        while !rest.is_empty() {
+            let scanned = scanner.scan(rest).map_err(|_| ConnectError::NotRedis { step: "handshake" })?;
+            let (piece, tail) = rest.split_at(scanned.consumed);
+            rest = tail;
+            replies.last_mut().expect("one is always open").extend_from_slice(piece);
+            if scanned.complete {
+                replies.push(Vec::new());
+            }
+        }
+        if replies.len() > count {
+            replies.truncate(count);
+            return Ok(replies);
+        }
+    }
+}

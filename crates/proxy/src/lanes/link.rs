@@ -1,0 +1,85 @@
+//! The state of a lane's connection, and when to try again.
+
+use std::time::Duration;
+
+use nearside_nearcache::Time;
+
+/// Pause after the first failed attempt.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause: how long after the upstream's return traffic may still be refused.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Whether a lane's upstream can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Not connected, and nobody has asked for it. The next command connects.
+    Idle,
+    /// A first attempt is under way; commands wait for it.
+    Connecting,
+    /// Commands flow.
+    Up,
+    /// The last attempt failed; commands fail at once with `reason` until a later one succeeds.
+    Down {
+        /// What the system or the server said, in one line.
+        reason: String,
+    },
+}
+
+/// Pauses that double from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], each cut by up to a half at random, so that the lanes
+/// of all workers do not knock at a returning server in step.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The connection was made: begin again.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The pause after one more failure. `now` seeds the jitter: its nanoseconds are as good as random here.
+    pub(crate) fn next(&mut self, now: Time) -> Duration {
+        let doubled = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(16));
+        self.failures += 1;
+        let full = doubled.min(LONGEST_PAUSE);
+        let jitter = now.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        full - full.mul_f64(0.5 * (jitter as f64 / (1u64 << 31) as f64))
+    }
+}
+
+/// Why a lane's connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The upstream closed it.
+    #[error("the upstream closed the connection")]
+    Closed,
+    /// The system reported an error.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// No progress within the time allowed.
+    #[error("no reply within {0:?}")]
+    Silent(Duration),
+    /// Bytes that are not RESP, or a reply that nobody waits for.
+    #[error("the upstream broke the protocol: {0}")]
+    Protocol(String),
+    /// The near-cache's rules forbid to go on with this connection.
+    #[error("{0}")]
+    NotCoherent(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stay_bounded() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..40u64).map(|i| backoff.next(Time(i * 7919))).collect();
+        assert!(pauses[0] <= FIRST_PAUSE && pauses[0] >= FIRST_PAUSE / 2);
+        assert!(pauses.iter().all(|p| *p <= LONGEST_PAUSE));
+        assert!(pauses[39] >= LONGEST_PAUSE / 2);
+        backoff.reset();
+        assert!(backoff.next(Time(1)) <= FIRST_PAUSE);
+    }
+}

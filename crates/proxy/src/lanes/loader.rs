@@ -1,0 +1,518 @@
+//! Loader lanes: one connection per db and process on which everything is fetched that the near-cache stores.
+//!
+//! Tracking is on, so the upstream pushes the keys that change, in the one stream in which it also answers. Hence the
+//! lease: when a command sent at time *t* is answered, every invalidation for a write executed before it has arrived.
+//! A heartbeat asks for that answer; while it comes, what was fetched here may be served for `max-staleness` after *t*.
+//!
+//! A heartbeat is `PTTL` of a key that was fetched here (a keyed read fails on a node that no longer serves the key)
+//! and `HELLO` (whose `role` tells a demoted primary). PING would prove nothing: an isolated server answers it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearside_nearcache::{Answer, FillTicket, LeaseOwner, NearCache, Renewal, Time, Ttl};
+use nearside_resp::frame::{self, Value};
+use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
+use tokio::time::{Interval, MissedTickBehavior};
+
+use super::connect::{self, ConnectError, Opened, Setup};
+use super::link::{Backoff, LinkError};
+use crate::net::clock;
+use crate::net::socket::Socket;
+use crate::output::Output;
+use crate::shared::{Fetched, LoaderState, Message};
+use crate::worker::Worker;
+
+/// Unwritten bytes past which fetches are turned away: reads go upstream without the cache.
+const OUTPUT_LIMIT: usize = 4 << 20;
+/// Heartbeats under way at most: on a link slower than the lease, more would not help.
+const BEATS_IN_FLIGHT: usize = 8;
+/// Pause before another try at an upstream that cannot be cached from: a replica, a server without tracking.
+const UNFIT_PAUSE: Duration = Duration::from_secs(5);
+/// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
+const FIRST_SOUND_VERSION: (u32, u32, u32) = (6, 2, 8);
+
+/// What a reply in flight belongs to, in the order in which the commands were written.
+enum Awaiting {
+    /// `GET` of a fetch.
+    Value(FillTicket),
+    /// `PTTL` of a fetch, whose value has arrived.
+    Ttl(FillTicket, Bytes),
+    /// `PTTL` of a heartbeat sent at this time.
+    BeatKey(Time),
+    /// `HELLO` of a heartbeat sent at this time.
+    BeatRole(Time),
+}
+
+/// See the module.
+pub(crate) struct LoaderLane {
+    db: u16,
+    worker: Rc<Worker>,
+    cache: std::sync::Arc<NearCache>,
+    state: RefCell<State>,
+    waker: Cell<Option<Waker>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The connection is made and tracking is on.
+    up: bool,
+    output: Output,
+    awaiting: VecDeque<Awaiting>,
+    beats_in_flight: usize,
+    /// Of this connection, since the last flush. Dropping it makes everything fetched under it worthless.
+    lease: Option<LeaseOwner>,
+    /// When the last heartbeat that was answered well had been sent.
+    vouched: Option<Time>,
+    /// The lease has run out, and that was counted.
+    lapsed: bool,
+    /// A key that was fetched on this connection.
+    beat_key: Vec<u8>,
+    /// The beginning of a reply whose end has not arrived.
+    partial: Vec<u8>,
+    progress: Time,
+    condemned: Option<LinkError>,
+}
+
+impl LoaderLane {
+    /// A lane that connects at once, and again whenever it has lost its connection.
+    pub(crate) fn spawn(worker: &Rc<Worker>, db: u16) -> Rc<Self> {
+        let cache = std::sync::Arc::clone(worker.cache().expect("only what is cached is fetched"));
+        let lane = Rc::new(LoaderLane {
+            db,
+            worker: Rc::clone(worker),
+            cache,
+            state: RefCell::default(),
+            waker: Cell::new(None),
+        });
+        tokio::task::spawn_local(Rc::clone(&lane).run());
+        lane
+    }
+
+    /// Sends a fetch, or has the read go upstream without the cache.
+    pub(crate) fn fetch(&self, mut ticket: FillTicket) {
+        let mut state = self.state.borrow_mut();
+        if !state.up || state.output.len() > OUTPUT_LIMIT {
+            drop(state);
+            return abandon(&self.worker, ticket);
+        }
+        let now = clock::now();
+        if state.awaiting.is_empty() {
+            state.progress = now;
+        }
+        let lease = self.lease(&mut state, now);
+        ticket.sent(&lease.lease(), now);
+        let unvouched = lease.coherent_until().is_none_or(|until| until <= now);
+        if unvouched || state.beat_key.is_empty() {
+            state.beat_key = ticket.key().to_vec();
+        }
+        let out = state.output.tail();
+        encode::command(out, &[b"GET", ticket.key()]);
+        encode::command(out, &[b"PTTL", ticket.key()]);
+        self.worker.metrics().upstream_commands.add(2);
+        state.awaiting.push_back(Awaiting::Value(ticket));
+        if unvouched && state.beats_in_flight == 0 {
+            self.beat(&mut state, now);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// The connection's lease; a new one, if a flush has ended the last.
+    fn lease<'s>(&self, state: &'s mut State, now: Time) -> &'s LeaseOwner {
+        if state.lease.as_ref().is_none_or(LeaseOwner::is_dead) {
+            let lease = self.cache.open_lease();
+            if let Some(vouched) = state.vouched {
+                // What was vouched for is the connection's stream, which has not been interrupted.
+                lease.renew(vouched, now);
+            }
+            state.lease = Some(lease);
+        }
+        state.lease.as_ref().expect("just made")
+    }
+
+    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout.
+    pub(crate) fn check(&self, now: Time) {
+        let limit = self.worker.config().upstream_timeout;
+        let mut state = self.state.borrow_mut();
+        if state.up && !state.awaiting.is_empty() && now >= state.progress + limit {
+            state.condemned = Some(LinkError::Silent(limit));
+            drop(state);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        let mut backoff = Backoff::default();
+        let mut told = false;
+        loop {
+            let error = match self.connect().await {
+                Ok(socket) => {
+                    backoff.reset();
+                    told = false;
+                    let error = self.serve(&socket).await;
+                    self.lost(&error);
+                    error
+                }
+                Err(error) => error,
+            };
+            let pause = match error {
+                LinkError::NotCoherent(_) => UNFIT_PAUSE,
+                _ => backoff.next(clock::now()),
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("nothing is cached for db {} until the upstream allows it: {error}", self.db);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Socket, LinkError> {
+        let setup = Setup { protocol: Protocol::Resp3, db: self.db, tracking: true, name: "nearside-loader" };
+        let Opened { socket, hello } = connect::open(self.worker.config(), setup).await.map_err(|error| match error {
+            ConnectError::Io(error) => LinkError::Io(error),
+            refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
+            other => LinkError::Protocol(other.to_string()),
+        })?;
+        self.examine(hello.as_ref())?;
+        Ok(socket)
+    }
+
+    /// Is this a primary, of a version whose invalidations can be relied on?
+    fn examine(&self, hello: Option<&Value>) -> Result<(), LinkError> {
+        let text = |field| hello.and_then(|hello| hello.field(field)).and_then(Value::as_bytes).unwrap_or_default();
+        check_role(text(b"role"))?;
+        let version = String::from_utf8_lossy(text(b"version")).into_owned();
+        if parse_version(&version) < FIRST_SOUND_VERSION {
+            return Err(LinkError::NotCoherent(format!(
+                "version {version} of the upstream can lose invalidations (6.2.8 and later do not)"
+            )));
+        }
+        self.worker.shared().upstream_version.store(version.into());
+        Ok(())
+    }
+
+    async fn serve(&self, socket: &Socket) -> LinkError {
+        {
+            let mut state = self.state.borrow_mut();
+            state.up = true;
+            state.progress = clock::now();
+        }
+        self.worker.shared().loaders.set(self.db, LoaderState::Ready);
+        let mut scanner = ReplyScanner::new();
+        let mut beats = tokio::time::interval(self.worker.config().max_staleness / 4);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll_fn(|cx| self.poll_serve(cx, socket, &mut scanner, &mut beats)).await
+    }
+
+    fn poll_serve(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &Socket,
+        scanner: &mut ReplyScanner,
+        beats: &mut Interval,
+    ) -> Poll<LinkError> {
+        self.waker.set(Some(cx.waker().clone()));
+        if let Some(error) = self.state.borrow_mut().condemned.take() {
+            return Poll::Ready(error);
+        }
+        loop {
+            match self.poll_replies(cx, socket, scanner) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => break,
+            }
+        }
+        while beats.poll_tick(cx).is_ready() {
+            self.beat_if_needed();
+        }
+        let mut state = self.state.borrow_mut();
+        if state.output.is_empty() {
+            return Poll::Pending;
+        }
+        match state.output.poll_flush(cx, socket) {
+            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// A quarter of `max-staleness` has passed.
+    fn beat_if_needed(&self) {
+        let now = clock::now();
+        let state = &mut *self.state.borrow_mut();
+        let Some(lease) = state.lease.as_ref().filter(|lease| !lease.is_dead() && lease.has_filled()) else { return };
+        if lease.coherent_until().is_some_and(|until| until <= now) && !state.lapsed {
+            state.lapsed = true;
+            self.worker.metrics().leases_lapsed.add(1);
+        }
+        if self.cache.entries() > 0 {
+            self.beat(state, now);
+        }
+    }
+
+    fn beat(&self, state: &mut State, now: Time) {
+        if state.beats_in_flight >= BEATS_IN_FLIGHT {
+            return;
+        }
+        if state.awaiting.is_empty() {
+            state.progress = now;
+        }
+        encode::command(state.output.tail(), &[b"PTTL", &state.beat_key]);
+        encode::command(state.output.tail(), &[b"HELLO"]);
+        state.awaiting.push_back(Awaiting::BeatKey(now));
+        state.awaiting.push_back(Awaiting::BeatRole(now));
+        state.beats_in_flight += 1;
+        self.worker.metrics().upstream_commands.add(2);
+    }
+
+    /// One read, and all that is in it.
+    fn poll_replies(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &Socket,
+        scanner: &mut ReplyScanner,
+    ) -> Poll<Result<(), LinkError>> {
+        let mut buffer = self.worker.scratch();
+        let count = match socket.poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            Poll::Pending => return Poll::Pending,
+        };
+        let result = self.take_in(&buffer[..count], scanner);
+        drop(buffer);
+        self.worker.flush_touched();
+        Poll::Ready(result)
+    }
+
+    fn take_in(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
+        let now = clock::now();
+        self.state.borrow_mut().progress = now;
+        while !bytes.is_empty() {
+            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
+            let (piece, rest) = bytes.split_at(scanned.consumed);
+            bytes = rest;
+            let mut partial = std::mem::take(&mut self.state.borrow_mut().partial);
+            if !scanned.complete || !partial.is_empty() {
+                partial.extend_from_slice(piece);
+            }
+            if !scanned.complete {
+                self.state.borrow_mut().partial = partial;
+                continue;
+            }
+            let whole = if partial.is_empty() { piece } else { &partial };
+            match scanner.kind() {
+                Some(ReplyKind::Push) => self.pushed(whole)?,
+                kind => self.replied(whole, kind, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The upstream says that keys have changed.
+    fn pushed(&self, push: &[u8]) -> Result<(), LinkError> {
+        let push = frame::parse(push).map_err(|error| LinkError::Protocol(error.to_string()))?;
+        let items = push.as_items().unwrap_or_default();
+        if items.first().and_then(Value::as_bytes) != Some(b"invalidate") {
+            return Ok(());
+        }
+        match items.get(1).and_then(Value::as_items) {
+            Some(keys) => {
+                self.worker.metrics().invalidations.add(keys.len() as u64);
+                keys.iter().filter_map(Value::as_bytes).for_each(|key| self.cache.invalidate(key));
+            }
+            None => {
+                // FLUSHALL, FLUSHDB, a full resync: everything that was fetched here.
+                self.worker.metrics().invalidations.add(1);
+                self.state.borrow_mut().lease = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest command is answered.
+    fn replied(&self, reply: &[u8], kind: Option<ReplyKind>, now: Time) -> Result<(), LinkError> {
+        let front = self.state.borrow_mut().awaiting.pop_front();
+        match front {
+            Some(Awaiting::Value(ticket)) => {
+                let value = Bytes::copy_from_slice(reply);
+                self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
+            }
+            Some(Awaiting::Ttl(ticket, value)) => self.fetched(ticket, &value, integer(reply), now),
+            Some(Awaiting::BeatKey(_)) if kind != Some(ReplyKind::Integer) => {
+                let error = String::from_utf8_lossy(reply).trim_end().to_owned();
+                return Err(LinkError::NotCoherent(format!("the upstream refused a heartbeat: {error}")));
+            }
+            Some(Awaiting::BeatKey(_)) => {}
+            Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
+            None => return Err(LinkError::Protocol("a reply that no command asked for".into())),
+        }
+        Ok(())
+    }
+
+    fn beat_answered(&self, reply: &[u8], sent_at: Time, now: Time) -> Result<(), LinkError> {
+        let hello = frame::parse(reply).map_err(|error| LinkError::Protocol(error.to_string()))?;
+        check_role(hello.field(b"role").and_then(Value::as_bytes).unwrap_or_default())?;
+        let state = &mut *self.state.borrow_mut();
+        state.beats_in_flight -= 1;
+        state.vouched = Some(sent_at);
+        if let Some(lease) = &state.lease {
+            match lease.renew(sent_at, now) {
+                Renewal::Renewed | Renewal::Revived => state.lapsed = false,
+                Renewal::TooLate | Renewal::Dead => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Both halves of a fetch are there.
+    fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
+        let answer = answer(value, ttl, self.worker.config().max_item_size);
+        let key = Bytes::copy_from_slice(ticket.key());
+        let waiters = ticket.complete(answer, now);
+        tell(&self.worker, waiters, key, Some(value.clone()));
+    }
+
+    /// The connection ended. First of all nothing that came by it is served any more.
+    fn lost(&self, error: &LinkError) {
+        self.worker.shared().loaders.set(self.db, LoaderState::Away);
+        let state = self.state.take();
+        drop(state.lease);
+        self.worker.metrics().upstream_errors.add(1);
+        let now = clock::now();
+        for awaiting in state.awaiting {
+            if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) = awaiting {
+                let key = Bytes::copy_from_slice(ticket.key());
+                let waiters = ticket.complete(Answer::Discard, now);
+                // After silence the clients have waited long enough; else the read is tried on the forward lane.
+                let reply = matches!(error, LinkError::Silent(_)).then(|| {
+                    let upstream = &self.worker.config().upstream.address;
+                    Bytes::from(format!("-UPSTREAM {upstream}: {error}; the read may be repeated\r\n"))
+                });
+                tell(&self.worker, waiters, key, reply);
+            }
+        }
+        self.worker.flush_touched();
+    }
+}
+
+/// Ends a fetch that cannot be made: whoever waits for it reads upstream.
+pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
+    let key = Bytes::copy_from_slice(ticket.key());
+    let waiters = ticket.complete(Answer::Discard, clock::now());
+    let mut waiters: Vec<_> = waiters.into_iter().collect();
+    // Through the mailbox also on this worker: the session that asked is in the middle of its turn.
+    for index in 0..worker.shared().mailboxes.len() {
+        let here: Vec<_> =
+            waiters.extract_if(.., |w| w.worker as usize == index).map(|w| (w.session, w.sequence)).collect();
+        if !here.is_empty() {
+            let fetched = Fetched { waiters: here, key: key.clone(), reply: None };
+            // Those who do not hear of it run into their deadline.
+            let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
+        }
+    }
+}
+
+/// Gives an answer to all who wait for it, on whatever worker they live. Sessions of this one are flushed by the caller.
+fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, key: Bytes, reply: Option<Bytes>) {
+    let mut elsewhere: Vec<(usize, Vec<(u64, u64)>)> = Vec::new();
+    let mut here = Vec::new();
+    for waiter in waiters {
+        let (index, waiting) = (waiter.worker as usize, (waiter.session, waiter.sequence));
+        if index == worker.index() {
+            here.push(waiting);
+        } else if let Some((_, list)) = elsewhere.iter_mut().find(|(other, _)| *other == index) {
+            list.push(waiting);
+        } else {
+            elsewhere.push((index, vec![waiting]));
+        }
+    }
+    for (index, waiters) in elsewhere {
+        let fetched = Fetched { waiters, key: key.clone(), reply: reply.clone() };
+        let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
+    }
+    worker.fetched(&Fetched { waiters: here, key, reply });
+}
+
+/// What may be stored of a value and its time to live.
+fn answer(value: &[u8], ttl: Option<i64>, max_item: usize) -> Answer<'_> {
+    let nil = value == b"_\r\n";
+    let ttl = match (nil, ttl) {
+        (true, Some(-2)) | (false, Some(-1)) => Ttl::Persistent,
+        (false, Some(millis @ 1..)) => Ttl::Millis(millis.unsigned_abs()),
+        // It is just expiring, or was changed between the two commands, or one of them failed.
+        _ => return Answer::Discard,
+    };
+    if value.first() == Some(&b'-') {
+        Answer::Discard
+    } else if value.len() > max_item {
+        Answer::TooLarge { ttl }
+    } else {
+        Answer::Store { reply: value, ttl }
+    }
+}
+
+/// The number in an integer reply.
+fn integer(reply: &[u8]) -> Option<i64> {
+    std::str::from_utf8(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
+}
+
+fn check_role(role: &[u8]) -> Result<(), LinkError> {
+    if matches!(role, b"master" | b"primary") {
+        return Ok(());
+    }
+    let role = String::from_utf8_lossy(role);
+    Err(LinkError::NotCoherent(format!("the upstream is not a primary (role: {role})")))
+}
+
+/// `7.0.15` as numbers; what is not a number counts as 0.
+fn parse_version(text: &str) -> (u32, u32, u32) {
+    let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    (next(), next(), next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stores(value: &[u8], ttl: Option<i64>) -> bool {
+        matches!(answer(value, ttl, 100), Answer::Store { .. })
+    }
+
+    #[test]
+    fn only_what_has_a_known_life_is_stored() {
+        assert!(stores(b"$1\r\na\r\n", Some(-1)));
+        assert!(stores(b"$1\r\na\r\n", Some(1)));
+        assert!(stores(b"_\r\n", Some(-2)));
+        assert!(!stores(b"$1\r\na\r\n", Some(0)));
+        assert!(!stores(b"$1\r\na\r\n", Some(-2)), "expired in between");
+        assert!(!stores(b"_\r\n", Some(-1)), "created in between");
+        assert!(!stores(b"$1\r\na\r\n", None));
+        assert!(!stores(b"-WRONGTYPE x\r\n", Some(-1)));
+    }
+
+    #[test]
+    fn a_large_value_is_remembered_as_such() {
+        assert!(matches!(answer(&[b'x'; 101], Some(-1), 100), Answer::TooLarge { .. }));
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(parse_version("6.2.7") < FIRST_SOUND_VERSION);
+        assert!(parse_version("6.2.14") > FIRST_SOUND_VERSION);
+        assert!(parse_version("8.1.1") > FIRST_SOUND_VERSION);
+        assert!(parse_version("unknown") < FIRST_SOUND_VERSION);
+    }
+}

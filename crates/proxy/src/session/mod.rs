@@ -1,0 +1,424 @@
+//! A session: one client's connection, from its first byte to its last.
+//!
+//! A session is a task that reads, runs what it has read, and writes once. Replies from lanes are delivered from the
+//! lane's task straight into the session's output, which that task then flushes: the session itself sleeps meanwhile.
+//!
+//! - `input` holds what has been received and not yet run.
+//! - `replies` keeps the order of what is owed; `order` keeps reads and writes of one key from overtaking each other.
+//! - `state` is what commands see and change.
+//! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
+
+mod input;
+pub(crate) mod order;
+pub(crate) mod registry;
+pub(crate) mod replies;
+pub(crate) mod state;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use nearside_nearcache::Time;
+
+use self::input::{Input, Taken};
+use self::registry::Client;
+use self::replies::{Shape, Source};
+use self::state::{Learned, State};
+use crate::commands::{self, Call, Flow, info, select};
+use crate::metrics::CutOff;
+use crate::net::socket::Socket;
+use crate::output::Flushed;
+use crate::worker::Worker;
+
+/// Commands a session runs before the other sessions of its worker get a turn.
+const COMMANDS_PER_TURN: usize = 512;
+/// Commands in flight past which a session stops reading.
+const IN_FLIGHT_LIMIT: usize = 4096;
+/// Unread replies past which a session stops running commands: a client must read to be served.
+const OUTPUT_PAUSE: usize = 1 << 20;
+
+/// How a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Nothing more is read; what is owed is delivered first.
+    AfterReplies,
+    /// At once.
+    Now,
+}
+
+/// One client's connection.
+pub(crate) struct Session {
+    worker: Rc<Worker>,
+    socket: Socket,
+    client: Arc<Client>,
+    input: RefCell<Input>,
+    state: RefCell<State>,
+    waker: RefCell<Option<Waker>>,
+    /// A lane has delivered to it in this turn.
+    touched: Cell<bool>,
+}
+
+impl Session {
+    /// Serves the connection until it ends.
+    pub(crate) fn spawn(worker: &Rc<Worker>, socket: Socket, client: Arc<Client>) -> Rc<Self> {
+        let session = Rc::new(Session {
+            worker: Rc::clone(worker),
+            socket,
+            input: RefCell::default(),
+            state: RefCell::new(State::new(worker, Arc::clone(&client))),
+            client,
+            waker: RefCell::default(),
+            touched: Cell::new(false),
+        });
+        tokio::task::spawn_local(Rc::clone(&session).run());
+        session
+    }
+
+    /// The number by which clients know it (`CLIENT ID`).
+    pub(crate) fn id(&self) -> u64 {
+        self.client.id
+    }
+
+    /// The worker it lives on.
+    #[inline]
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// What others may know of it.
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    async fn run(self: Rc<Self>) {
+        std::future::poll_fn(|cx| self.poll(cx)).await;
+        // The lanes may hold the session for a while yet, for replies nobody will read.
+        self.socket.shutdown();
+        self.state.borrow_mut().close(&self.worker);
+        self.input.take();
+        self.worker.forget(&self);
+    }
+
+    /// Makes the session's task run again.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn poll(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.keep_waker(cx);
+        let state = &mut *self.state.borrow_mut();
+        let mut budget = COMMANDS_PER_TURN;
+        loop {
+            let asleep = self.poll_run(cx, state, &mut budget);
+            let paused = state.output.len() >= OUTPUT_PAUSE;
+            state.count_turn(&self.worker);
+            if self.poll_output(cx, state).is_ready() {
+                return Poll::Ready(());
+            }
+            // What was too much to go on with may have been written: nobody else would wake the session.
+            if asleep || !paused || !self.may_run(state) {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Runs commands until none is left, or a limit says stop. True: the task will be woken when there are more.
+    fn poll_run(self: &Rc<Self>, cx: &mut Context<'_>, state: &mut State, budget: &mut usize) -> bool {
+        while self.may_run(state) {
+            if *budget == 0 {
+                cx.waker().wake_by_ref();
+                return true;
+            }
+            if self.poll_commands(cx, state, budget).is_pending() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn keep_waker(&self, cx: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    fn may_run(&self, state: &State) -> bool {
+        state.ending.is_none()
+            && !state.waiting
+            && !state.moving
+            && state.replies.open() < IN_FLIGHT_LIMIT
+            && state.output.len() < OUTPUT_PAUSE
+    }
+
+    /// Runs what has been received; reads, if there is not a whole command. Pending: nothing to do until woken.
+    fn poll_commands(self: &Rc<Self>, cx: &mut Context<'_>, state: &mut State, budget: &mut usize) -> Poll<()> {
+        let mut input = self.input.borrow_mut();
+        if input.is_ripe() {
+            self.run_received(&mut input, state, budget);
+            return Poll::Ready(());
+        }
+        if self.worker.is_draining() && input.is_empty() {
+            state.ending = Some(Ending::AfterReplies);
+            return Poll::Ready(());
+        }
+        let read = if input.is_empty() {
+            let mut scratch = self.worker.scratch();
+            let read = self.socket.poll_read(cx, &mut scratch);
+            if let Poll::Ready(Ok(count @ 1..)) = read {
+                state.now = self.worker.now();
+                self.run_scratch(&scratch[..count], &mut input, state, budget);
+            }
+            read
+        } else {
+            let read = input.poll_fill(cx, &self.socket);
+            state.now = self.worker.now();
+            read
+        };
+        match read {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => {
+                state.ending = Some(Ending::AfterReplies);
+                Poll::Ready(())
+            }
+            Poll::Ready(Ok(_)) => {
+                self.check_input(&input, state);
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(_)) => {
+                state.ending = Some(Ending::Now);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Runs the commands in `bytes`; keeps what is left over for later.
+    fn run_scratch(self: &Rc<Self>, bytes: &[u8], input: &mut Input, state: &mut State, budget: &mut usize) {
+        let mut done = 0;
+        while *budget > 0 && self.may_run(state) {
+            match input.next_in(&bytes[done..], &state.limits) {
+                Ok(Taken::Request(length)) => {
+                    let request = input.request(&bytes[done..done + length]);
+                    if !self.run_one(state, Call { request, owned: None }) {
+                        break;
+                    }
+                    done += length;
+                    *budget -= 1;
+                }
+                Ok(Taken::Skip(length)) => done += length,
+                Ok(Taken::Incomplete) => break,
+                Err(error) => return state.break_off(&error, &self.worker),
+            }
+            if done == bytes.len() {
+                return;
+            }
+        }
+        input.keep(&bytes[done..]);
+    }
+
+    /// Runs the commands that were kept.
+    fn run_received(self: &Rc<Self>, input: &mut Input, state: &mut State, budget: &mut usize) {
+        while *budget > 0 && self.may_run(state) {
+            match input.next_kept(&state.limits) {
+                Ok(Taken::Request(length)) => {
+                    let frame = input.lend(length);
+                    let request = input.request(frame.bytes());
+                    let ran = self.run_one(state, Call { request, owned: frame.shared() });
+                    input.give_back(frame, if ran { length } else { 0 });
+                    if !ran {
+                        return;
+                    }
+                    *budget -= 1;
+                }
+                Ok(Taken::Skip(length)) => input.consume(length),
+                Ok(Taken::Incomplete) => return,
+                Err(error) => return state.break_off(&error, &self.worker),
+            }
+        }
+    }
+
+    /// Runs one command. False: it must wait, and be given again later.
+    #[inline]
+    fn run_one(self: &Rc<Self>, state: &mut State, call: Call<'_>) -> bool {
+        match commands::run(self, state, call) {
+            Flow::Done => {
+                state.reply_mode.command_done();
+                true
+            }
+            Flow::Wait => {
+                state.waiting = true;
+                false
+            }
+            Flow::Close => {
+                state.ending = Some(Ending::AfterReplies);
+                true
+            }
+        }
+    }
+
+    /// Bounds what is held of an unfinished request.
+    fn check_input(&self, input: &Input, state: &mut State) {
+        if input.len() > self.worker.config().query_buffer_limit {
+            state.cut_off(CutOff::QueryBuffer, &self.worker);
+        } else if input.len() > 64 * 1024 && self.worker.is_overloaded() {
+            state.answer(|out, _| nearside_resp::encode::error(out, commands::OVERLOAD));
+            state.cut_off(CutOff::Overload, &self.worker);
+            state.ending = Some(Ending::AfterReplies);
+        }
+    }
+
+    fn poll_output(&self, cx: &mut Context<'_>, state: &mut State) -> Poll<()> {
+        state.input_held = self.input.borrow().allocated();
+        if !state.output.is_empty() && matches!(state.output.poll_flush(cx, &self.socket), Poll::Ready(Err(_))) {
+            state.ending = Some(Ending::Now);
+        }
+        self.check_output(state);
+        match state.ending {
+            Some(Ending::Now) => Poll::Ready(()),
+            Some(Ending::AfterReplies) if state.replies.is_empty() && state.output.is_empty() => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Cuts a client off that lets its replies pile up.
+    fn check_output(&self, state: &mut State) {
+        state.account(&self.worker);
+        if state.output.len() + state.replies.held() > self.worker.config().output_limits.hard {
+            state.cut_off(CutOff::Output, &self.worker);
+        }
+    }
+
+    /// A piece of the reply `sequence` has arrived on a lane.
+    #[inline]
+    pub(crate) fn deliver(&self, sequence: u64, piece: &[u8], complete: bool) {
+        let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        let (source, collected) = state.replies.deliver(sequence, piece, complete, &mut state.output);
+        if let Some(collected) = collected {
+            let reply = match collected.shape {
+                Shape::Plain => unreachable!("plain replies are not collected"),
+                Shape::Info => info::complete(&self.worker, collected.reply),
+                Shape::Select(db) => select::complete(state, db, collected.reply),
+            };
+            let reply = if collected.silent { Vec::new() } else { reply };
+            state.replies.settle(sequence, reply, &mut state.output);
+        }
+        if complete {
+            match source {
+                Source::Forward => state.order.forward_answered(sequence),
+                Source::Fetch => state.order.fetch_answered(sequence),
+            }
+        }
+    }
+
+    /// As [`Session::deliver`], for the answer of a fetch; `None`: it brought none, and the read goes upstream.
+    pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&[u8]>, key: &[u8]) {
+        let since = {
+            let state = &mut *self.state.borrow_mut();
+            if state.closed || !state.replies.is_open(sequence) {
+                return; // answered with an error when its time was up
+            }
+            if reply.is_none() {
+                return commands::get::read_upstream(self, state, sequence, key);
+            }
+            state.fetch_began(sequence)
+        };
+        if let Some(reply) = reply {
+            self.worker.metrics().served_fetch(self.worker.now(), since);
+            let protocol = self.state.borrow().protocol;
+            self.deliver(sequence, commands::get::for_protocol(reply, protocol), true);
+        }
+    }
+
+    /// True the first time in a turn: the caller flushes each session once.
+    #[inline]
+    pub(crate) fn first_touch(&self) -> bool {
+        !self.touched.replace(true)
+    }
+
+    /// Sends what was delivered, and lets the session's task run if it has something to do.
+    pub(crate) fn flush_delivered(&self) {
+        self.touched.set(false);
+        let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        let paused = state.output.len() >= OUTPUT_PAUSE;
+        let stuck = match state.output.flush(&self.socket) {
+            Ok(flushed) => flushed == Flushed::Blocked,
+            Err(_) => {
+                state.ending = Some(Ending::Now);
+                true
+            }
+        };
+        self.check_output(state);
+        let full = state.replies.open() >= IN_FLIGHT_LIMIT / 2;
+        if stuck || paused || full || state.waiting || state.moving || state.ending.is_some() {
+            state.waiting = false;
+            self.wake();
+        }
+    }
+
+    /// The reply cannot be finished. What the client has of it cannot be taken back, so its connection ends.
+    pub(crate) fn tear(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        state.cut_off(CutOff::TornReply, &self.worker);
+        drop(state);
+        self.wake();
+    }
+
+    /// Ends the session from outside.
+    pub(crate) fn end(&self, reason: CutOff) {
+        self.state.borrow_mut().cut_off(reason, &self.worker);
+        self.wake();
+    }
+
+    /// A second has passed: idle clients and slow readers.
+    pub(crate) fn check(&self, now: Time) {
+        let state = &mut *self.state.borrow_mut();
+        let config = self.worker.config();
+        let reason = if state.output_over_soft_limit(now, &config.output_limits) {
+            CutOff::Output
+        } else if config.idle_timeout.is_some_and(|limit| state.replies.is_empty() && now >= state.now + limit) {
+            CutOff::Idle
+        } else if state.ending.is_none() && self.client.is_killed() {
+            CutOff::Killed // the message that says so found the mailbox full
+        } else {
+            state.output.shrink();
+            return;
+        };
+        state.cut_off(reason, &self.worker);
+        self.wake();
+    }
+
+    /// Fetches have a time limit of their own, however the lane that makes them fares.
+    pub(crate) fn expire_fetches(&self, asked_before: Time) {
+        loop {
+            let Some(sequence) = self.state.borrow().order.fetch_before(asked_before) else { return };
+            self.deliver(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n", true);
+            self.flush_delivered();
+        }
+    }
+
+    /// The upstream has told what it knows of a command that was not in the table.
+    pub(crate) fn learned(&self, absent: bool) {
+        if let Some(question) = &mut self.state.borrow_mut().question {
+            question.answer = Some(if absent { Learned::Absent } else { Learned::Answered });
+        }
+        self.resume();
+    }
+
+    /// What a command waited for has come about: it is tried again.
+    pub(crate) fn resume(&self) {
+        self.state.borrow_mut().waiting = false;
+        self.wake();
+    }
+}

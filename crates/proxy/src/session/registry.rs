@@ -1,0 +1,178 @@
+//! All clients of the process, whatever worker they live on: what CLIENT LIST shows and CLIENT KILL finds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nearside_nearcache::Time;
+
+/// What is known of a client outside of its session. Written by its own worker, read by any.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Grows with every connection; never used twice.
+    pub(crate) id: u64,
+    /// The worker it lives on.
+    pub(crate) worker: usize,
+    /// Its address as Redis prints it.
+    pub(crate) address: String,
+    /// The listener's address it came to.
+    pub(crate) local_address: String,
+    /// It came over a Unix socket.
+    pub(crate) unix: bool,
+    /// The number of its file descriptor.
+    pub(crate) fd: i32,
+    /// When it connected.
+    pub(crate) since: Time,
+    /// When it last sent something, in nanoseconds as [`Time`].
+    pub(crate) active: AtomicU64,
+    pub(crate) db: AtomicU32,
+    pub(crate) resp3: AtomicBool,
+    /// CLIENT NO-EVICT was set.
+    pub(crate) no_evict: AtomicBool,
+    /// CLIENT NO-TOUCH was set.
+    pub(crate) no_touch: AtomicBool,
+    /// The number of the command it ran last (`Command::number`); 0: none, or one that does not exist.
+    pub(crate) command: AtomicU32,
+    /// Memory of its unfinished request, in bytes.
+    pub(crate) input: AtomicU64,
+    /// Bytes it has not read.
+    pub(crate) output: AtomicU64,
+    killed: AtomicBool,
+    texts: Mutex<Texts>,
+}
+
+/// What a client calls itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Texts {
+    /// CLIENT SETNAME.
+    pub(crate) name: Vec<u8>,
+    /// CLIENT SETINFO LIB-NAME.
+    pub(crate) library: Vec<u8>,
+    /// CLIENT SETINFO LIB-VER.
+    pub(crate) library_version: Vec<u8>,
+}
+
+impl Client {
+    /// A client that has just connected.
+    pub(crate) fn new(id: u64, worker: usize, stream: &crate::net::socket::Stream, now: Time) -> Self {
+        let (address, local_address) = stream.addresses();
+        Client {
+            id,
+            worker,
+            address,
+            local_address,
+            unix: matches!(stream, crate::net::socket::Stream::Unix(_)),
+            fd: std::os::fd::AsRawFd::as_raw_fd(stream),
+            since: now,
+            active: AtomicU64::new(now.0),
+            db: AtomicU32::new(0),
+            resp3: AtomicBool::new(false),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            command: AtomicU32::new(0),
+            input: AtomicU64::new(0),
+            output: AtomicU64::new(0),
+            killed: AtomicBool::new(false),
+            texts: Mutex::default(),
+        }
+    }
+
+    /// What it calls itself, to be read or changed.
+    pub(crate) fn texts(&self) -> MutexGuard<'_, Texts> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// CLIENT SETNAME.
+    pub(crate) fn set_name(&self, name: &[u8]) {
+        self.texts().name = name.to_vec();
+    }
+
+    /// RESET: no name, no flags. The library behind the connection stays what it is.
+    pub(crate) fn reset(&self) {
+        self.set_name(b"");
+        self.no_evict.store(false, Relaxed);
+        self.no_touch.store(false, Relaxed);
+    }
+
+    /// It sent something at `active`, and ran the command of this number last. Called once a turn, however many commands
+    /// that ran: two plain stores.
+    #[inline]
+    pub(crate) fn show(&self, active: Time, command: u32) {
+        self.active.store(active.0, Relaxed);
+        self.command.store(command, Relaxed);
+    }
+
+    /// This many bytes are held of what it sent, and for it to read.
+    #[inline]
+    pub(crate) fn hold(&self, input: usize, output: usize) {
+        self.input.store(input as u64, Relaxed);
+        self.output.store(output as u64, Relaxed);
+    }
+
+    /// CLIENT KILL: from now on it counts as gone, and its session runs nothing more. False if it was killed before.
+    pub(crate) fn kill(&self) -> bool {
+        !self.killed.swap(true, Relaxed)
+    }
+
+    /// It has been killed.
+    #[inline]
+    pub(crate) fn is_killed(&self) -> bool {
+        self.killed.load(Relaxed)
+    }
+
+    /// One that connected at time 0, of no file that is open.
+    #[cfg(test)]
+    pub(crate) fn for_test(id: u64) -> Self {
+        let (stream, _) = std::os::unix::net::UnixStream::pair().expect("a socket pair needs two descriptors");
+        let mut client = Client::new(id, 0, &crate::net::socket::Stream::Unix(stream), Time(0));
+        client.address = format!("127.0.0.1:{}", 40_000 + id);
+        client.local_address = "127.0.0.1:6380".to_owned();
+        client.unix = false;
+        client
+    }
+}
+
+/// The clients, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    next_id: AtomicU64,
+    clients: Mutex<BTreeMap<u64, Arc<Client>>>,
+}
+
+impl Registry {
+    /// Enters a client that `make` makes for the number it is given.
+    pub(crate) fn enter(&self, make: impl FnOnce(u64) -> Client) -> Arc<Client> {
+        let client = Arc::new(make(self.next_id.fetch_add(1, Relaxed) + 1));
+        self.lock().insert(client.id, Arc::clone(&client));
+        client
+    }
+
+    /// Forgets a client.
+    pub(crate) fn leave(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    /// The client of this number, if it is connected and not killed.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.lock().get(&id).filter(|client| !client.is_killed()).cloned()
+    }
+
+    /// As [`Registry::all`], without those that were killed and whose workers have not got to it.
+    pub(crate) fn connected(&self) -> Vec<Arc<Client>> {
+        self.lock().values().filter(|client| !client.is_killed()).cloned().collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// All of them, by number: a copy, so that nobody waits while it is looked through.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.lock().values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Client>>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

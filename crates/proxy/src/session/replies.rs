@@ -1,0 +1,233 @@
+//! The replies a session owes its client, in the order of the requests.
+//!
+//! The common case is that nothing is owed: the answer goes straight to the output. Otherwise an answer that is ready
+//! waits here behind those that are not.
+
+use std::collections::VecDeque;
+
+use nearside_nearcache::CachedReply;
+
+use crate::output::Output;
+
+/// What is done with a reply before the client gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// It is passed on byte by byte, as it arrives.
+    Plain,
+    /// It is collected, then rewritten: INFO gains a section.
+    Info,
+    /// It is collected, then decides whether the session moves to this db.
+    Select(u16),
+}
+
+/// Where a reply comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The session's forward lane, in order with all others from there.
+    Forward,
+    /// A fetch into the near-cache, in any order.
+    Fetch,
+}
+
+/// A reply that is owed.
+#[derive(Debug)]
+struct Slot {
+    state: State,
+    source: Source,
+    shape: Shape,
+    /// `CLIENT REPLY OFF` or `SKIP` was in force when the command came.
+    silent: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing has arrived that could not be passed on.
+    Open,
+    /// What has arrived, behind an older reply that has not.
+    Held(Vec<u8>),
+    /// All of it.
+    Whole(Vec<u8>),
+    /// All of it, shared with the near-cache.
+    Cached(CachedReply),
+}
+
+/// A reply that was collected because of its [`Shape`] and must be looked at before it goes out.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) shape: Shape,
+    pub(crate) reply: Vec<u8>,
+    pub(crate) silent: bool,
+}
+
+/// The queue. Sequence numbers count commands from the session's first one on.
+#[derive(Debug, Default)]
+pub(crate) struct Replies {
+    slots: VecDeque<Slot>,
+    /// Sequence number of the oldest slot; of the next command, if there is none.
+    front: u64,
+    /// Slots whose reply has not arrived.
+    open: usize,
+    /// Bytes held behind older replies.
+    held: usize,
+}
+
+impl Replies {
+    /// Nothing is owed: an answer may go straight to the output.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Replies that have yet to arrive.
+    #[inline]
+    pub(crate) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Bytes that wait behind older replies.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The sequence number that the next [`Replies::expect`] gives.
+    #[inline]
+    pub(crate) fn next(&self) -> u64 {
+        self.front + self.slots.len() as u64
+    }
+
+    /// Whether this reply has yet to arrive.
+    pub(crate) fn is_open(&self, sequence: u64) -> bool {
+        self.slot(sequence).is_some_and(|slot| matches!(slot.state, State::Open | State::Held(_)))
+    }
+
+    fn slot(&self, sequence: u64) -> Option<&Slot> {
+        self.slots.get(usize::try_from(sequence.checked_sub(self.front)?).ok()?)
+    }
+
+    /// A command was sent whose reply will come under the number returned.
+    #[inline]
+    pub(crate) fn expect(&mut self, source: Source, shape: Shape, silent: bool) -> u64 {
+        let sequence = self.next();
+        self.slots.push_back(Slot { state: State::Open, source, shape, silent });
+        self.open += 1;
+        sequence
+    }
+
+    /// Takes back the newest expectation: the command was not sent after all.
+    pub(crate) fn retract(&mut self) {
+        self.slots.pop_back();
+        self.open -= 1;
+    }
+
+    /// Queues an answer that is ready, behind what is owed.
+    pub(crate) fn queue(&mut self, reply: Vec<u8>) {
+        self.held += reply.len();
+        let state = State::Whole(reply);
+        self.slots.push_back(Slot { state, source: Source::Forward, shape: Shape::Plain, silent: false });
+    }
+
+    /// As [`Replies::queue`], for an answer of the near-cache.
+    pub(crate) fn queue_cached(&mut self, reply: CachedReply) {
+        self.held += reply.len();
+        let state = State::Cached(reply);
+        self.slots.push_back(Slot { state, source: Source::Fetch, shape: Shape::Plain, silent: false });
+    }
+
+    /// A piece of a reply has arrived. Gives back the reply, if its shape asks for a look before it goes out; the
+    /// caller appends what is to go out, then calls [`Replies::release`].
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        sequence: u64,
+        piece: &[u8],
+        complete: bool,
+        output: &mut Output,
+    ) -> (Source, Option<Collected>) {
+        let index = (sequence - self.front) as usize;
+        let slot = &mut self.slots[index];
+        let source = slot.source;
+        if index == 0 && slot.shape == Shape::Plain && matches!(slot.state, State::Open) {
+            if !slot.silent {
+                output.copy(piece);
+            }
+            if complete {
+                self.pop_front(output);
+            }
+            return (source, None);
+        }
+        (source, self.collect(index, piece, complete, output))
+    }
+
+    fn pop_front(&mut self, output: &mut Output) {
+        self.slots.pop_front();
+        self.front += 1;
+        self.open -= 1;
+        self.release(output);
+    }
+
+    #[cold]
+    fn collect(&mut self, index: usize, piece: &[u8], complete: bool, output: &mut Output) -> Option<Collected> {
+        let slot = &mut self.slots[index];
+        let mut bytes = match std::mem::replace(&mut slot.state, State::Open) {
+            State::Held(bytes) => bytes,
+            State::Open => Vec::new(),
+            State::Whole(_) | State::Cached(_) => unreachable!("a reply that has arrived does not arrive again"),
+        };
+        if !slot.silent || slot.shape != Shape::Plain {
+            bytes.extend_from_slice(piece);
+            self.held += piece.len();
+        }
+        if !complete {
+            slot.state = State::Held(bytes);
+            return None;
+        }
+        self.open -= 1;
+        let (shape, silent) = (slot.shape, slot.silent);
+        if shape == Shape::Plain {
+            slot.state = State::Whole(bytes);
+            self.release(output);
+            return None;
+        }
+        // The slot stays open, in its place, until the caller has put the answer in it.
+        self.held -= bytes.len();
+        slot.state = State::Whole(Vec::new());
+        slot.shape = Shape::Plain;
+        Some(Collected { shape, reply: bytes, silent })
+    }
+
+    /// Puts the answer made of a collected reply in its place.
+    pub(crate) fn settle(&mut self, sequence: u64, reply: Vec<u8>, output: &mut Output) {
+        let index = (sequence - self.front) as usize;
+        self.held += reply.len();
+        self.slots[index].state = State::Whole(reply);
+        self.release(output);
+    }
+
+    /// Moves all that is ready, from the oldest on, to the output; what has arrived of the first that is not, too.
+    fn release(&mut self, output: &mut Output) {
+        while let Some(slot) = self.slots.front_mut() {
+            match std::mem::replace(&mut slot.state, State::Open) {
+                State::Open => return,
+                State::Held(bytes) if slot.shape == Shape::Plain => {
+                    self.held -= bytes.len();
+                    output.share(bytes.into());
+                    return;
+                }
+                State::Held(bytes) => {
+                    slot.state = State::Held(bytes);
+                    return;
+                }
+                State::Whole(bytes) => {
+                    self.held -= bytes.len();
+                    output.share(bytes.into());
+                }
+                State::Cached(reply) => {
+                    self.held -= reply.len();
+                    output.copy(&reply);
+                }
+            }
+            self.slots.pop_front();
+            self.front += 1;
+        }
+    }
+}

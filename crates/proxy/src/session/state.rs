@@ -1,0 +1,281 @@
+//! What a session's commands see and change.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use nearside_nearcache::Time;
+use nearside_resp::{Limits, Protocol, ProtocolError};
+
+use super::Ending;
+use super::order::Order;
+use super::registry::Client;
+use super::replies::Replies;
+use crate::config::OutputLimits;
+use crate::lanes::forward::ForwardLane;
+use crate::metrics::{CutOff, Route};
+use crate::output::Output;
+use crate::worker::Worker;
+
+/// Changes of a session's memory below this are not reported: most sessions never reach it.
+const ACCOUNT_STEP: usize = 16 * 1024;
+
+/// Which replies the client wants, by `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ReplyMode {
+    /// `OFF`: none, until `ON`.
+    pub(crate) off: bool,
+    /// The command being run is the one to skip.
+    skip: bool,
+    /// `SKIP`: the next one is.
+    pub(crate) skip_next: bool,
+}
+
+impl ReplyMode {
+    /// The reply of the command being run is not wanted.
+    #[inline]
+    pub(crate) fn is_silent(self) -> bool {
+        self.off || self.skip
+    }
+
+    /// The command is done; `SKIP` holds for one.
+    #[inline]
+    pub(crate) fn command_done(&mut self) {
+        self.skip = std::mem::take(&mut self.skip_next);
+    }
+}
+
+/// Commands of one turn, counted before they are added to the worker's metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    pub(crate) hits: u64,
+    pub(crate) own: u64,
+    pub(crate) refused: u64,
+}
+
+/// A command that was not in the table, which the upstream is asked about.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) name: Vec<u8>,
+    pub(crate) answer: Option<Learned>,
+}
+
+/// What came of the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Learned {
+    /// The upstream has no such command.
+    Absent,
+    /// It may have: if it does, the table holds it now.
+    Answered,
+}
+
+/// See the module.
+pub(crate) struct State {
+    pub(crate) client: Arc<Client>,
+    pub(crate) output: Output,
+    pub(crate) replies: Replies,
+    pub(crate) order: Order,
+    pub(crate) protocol: Protocol,
+    pub(crate) db: u16,
+    /// A password is not needed, or was given.
+    pub(crate) authenticated: bool,
+    pub(crate) limits: Limits,
+    pub(crate) reply_mode: ReplyMode,
+    /// The forward lane of the session's db and protocol, once it has used it.
+    pub(crate) lane: Option<Rc<ForwardLane>>,
+    /// Taken after the read that brought the commands being run: a hit is judged by it.
+    pub(crate) now: Time,
+    /// The number of the command run last; 0 for one that does not exist.
+    pub(crate) last_command: u32,
+    /// A command waits for something in flight.
+    pub(crate) waiting: bool,
+    /// A SELECT is being answered: which db the next command is for is not known.
+    pub(crate) moving: bool,
+    pub(crate) question: Option<Question>,
+    pub(crate) ending: Option<Ending>,
+    pub(crate) closed: bool,
+    /// Memory of the session's input.
+    pub(crate) input_held: usize,
+    pub(crate) turn: Turn,
+    /// Since when the output has been past the soft limit.
+    soft_since: Option<Time>,
+    /// Memory last reported to the process's total.
+    accounted: usize,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("client", &self.client.id).field("ending", &self.ending).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(super) fn new(worker: &Worker, client: Arc<Client>) -> Self {
+        let mut state = State {
+            client,
+            output: Output::default(),
+            replies: Replies::default(),
+            order: Order::default(),
+            protocol: Protocol::Resp2,
+            db: 0,
+            authenticated: false,
+            limits: Limits::UNAUTHENTICATED,
+            reply_mode: ReplyMode::default(),
+            lane: None,
+            now: worker.now(),
+            last_command: 0,
+            waiting: false,
+            moving: false,
+            question: None,
+            ending: None,
+            closed: false,
+            input_held: 0,
+            turn: Turn::default(),
+            soft_since: None,
+            accounted: 0,
+        };
+        state.reset(worker);
+        state
+    }
+
+    /// As a new connection is: RESP2, the first db, no name, and no password given yet.
+    pub(crate) fn reset(&mut self, worker: &Worker) {
+        let config = worker.config();
+        self.protocol = Protocol::Resp2;
+        self.db = worker.first_db();
+        self.lane = None;
+        self.reply_mode = ReplyMode::default();
+        self.set_authenticated(config.requirepass.is_none(), config.max_bulk_len);
+        self.client.reset();
+        self.show_connection();
+    }
+
+    /// The password was given (or is not needed): the limits of a client that may be trusted hold from here on.
+    pub(crate) fn set_authenticated(&mut self, authenticated: bool, max_bulk_len: usize) {
+        self.authenticated = authenticated;
+        self.limits = if authenticated {
+            Limits::authenticated(max_bulk_len)
+        } else {
+            Limits::unauthenticated(max_bulk_len)
+        };
+    }
+
+    /// Lets CLIENT LIST see db and protocol.
+    pub(crate) fn show_connection(&self) {
+        self.client.db.store(u32::from(self.db), Relaxed);
+        self.client.resp3.store(self.protocol == Protocol::Resp3, Relaxed);
+    }
+
+    /// Lets CLIENT LIST see what the client did last.
+    #[inline]
+    pub(crate) fn show_turn(&self) {
+        self.client.show(self.now, self.last_command);
+    }
+
+    /// The session's lane changes with the next command. Only when nothing is in flight.
+    pub(crate) fn set_connection(&mut self, protocol: Protocol, db: u16) {
+        debug_assert!(self.replies.open() == 0, "a lane is changed only when nothing is in flight");
+        if (protocol, db) != (self.protocol, self.db) {
+            self.protocol = protocol;
+            self.db = db;
+            self.lane = None;
+            self.show_connection();
+        }
+    }
+
+    /// Answers the command being run: `encode` appends the reply, in the session's protocol version.
+    #[inline]
+    pub(crate) fn answer(&mut self, encode: impl FnOnce(&mut Vec<u8>, Protocol)) {
+        if self.reply_mode.is_silent() {
+            return;
+        }
+        if self.replies.is_empty() {
+            encode(self.output.tail(), self.protocol);
+        } else {
+            let mut reply = Vec::new();
+            encode(&mut reply, self.protocol);
+            self.replies.queue(reply);
+        }
+    }
+
+    /// Answers with an error; its first word is its code.
+    pub(crate) fn answer_error(&mut self, text: impl AsRef<[u8]>) {
+        self.answer(|out, _| nearside_resp::encode::error(out, text.as_ref()));
+    }
+
+    /// Answers `+OK`.
+    pub(crate) fn answer_ok(&mut self) {
+        self.answer(|out, _| nearside_resp::encode::simple(out, b"OK"));
+    }
+
+    /// The client broke the protocol: Redis's error, and the end once what is owed has been delivered.
+    pub(super) fn break_off(&mut self, error: &ProtocolError, worker: &Worker) {
+        self.reply_mode = ReplyMode::default();
+        self.answer(|out, _| error.append_reply(out));
+        worker.metrics().cut_off(CutOff::Protocol);
+        self.ending = Some(Ending::AfterReplies);
+    }
+
+    /// The session ends now, for a reason that is counted and logged.
+    pub(crate) fn cut_off(&mut self, reason: CutOff, worker: &Worker) {
+        if self.closed || self.ending == Some(Ending::Now) {
+            return;
+        }
+        worker.metrics().cut_off(reason);
+        tracing::info!("client {} ({}) was cut off: {}", self.client.id, self.client.address, reason.label());
+        self.ending = Some(Ending::Now);
+    }
+
+    /// Adds the turn's commands to the worker's metrics; all of them were ready when the turn ended.
+    #[inline]
+    pub(crate) fn count_turn(&mut self, worker: &Worker) {
+        let Turn { hits, own, refused } = std::mem::take(&mut self.turn);
+        if hits + own + refused == 0 {
+            return;
+        }
+        let ns = worker.now().0.saturating_sub(self.now.0);
+        for (route, count) in [(Route::Hit, hits), (Route::Own, own), (Route::Refused, refused)] {
+            if count > 0 {
+                worker.metrics().served(route, ns, count);
+            }
+        }
+    }
+
+    /// When the fetch that the reply `sequence` waits for was asked for.
+    pub(super) fn fetch_began(&self, sequence: u64) -> Time {
+        self.order.fetch_since(sequence).unwrap_or(self.now)
+    }
+
+    /// Reports the session's memory to the total of the process, if it has changed much.
+    pub(super) fn account(&mut self, worker: &Worker) {
+        let output = self.output.len() + self.replies.held();
+        self.client.hold(self.input_held, output);
+        let memory = self.input_held + output;
+        if memory.abs_diff(self.accounted) >= ACCOUNT_STEP {
+            worker.account_buffers(self.accounted, memory);
+            self.accounted = memory;
+        }
+    }
+
+    /// True once the output has been past the soft limit for as long as that is allowed.
+    pub(super) fn output_over_soft_limit(&mut self, now: Time, limits: &OutputLimits) -> bool {
+        if self.output.len() + self.replies.held() <= limits.soft {
+            self.soft_since = None;
+            return false;
+        }
+        let since = *self.soft_since.get_or_insert(now);
+        now >= since + limits.soft_time
+    }
+
+    /// Gives back what the session held.
+    pub(super) fn close(&mut self, worker: &Worker) {
+        self.closed = true;
+        self.output.clear();
+        self.replies = Replies::default();
+        self.order = Order::default();
+        self.lane = None;
+        self.input_held = 0;
+        worker.account_buffers(self.accounted, 0);
+        self.accounted = 0;
+    }
+}

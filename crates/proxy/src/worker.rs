@@ -1,0 +1,329 @@
+//! A worker: one thread, one event loop, and the sessions and lanes that live on it.
+//!
+//! Nothing on the path of a command leaves the thread or takes a lock but the near-cache's own. What comes from other
+//! threads comes through one bounded mailbox.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nearside_nearcache::{FillTicket, NearCache, Time};
+use rustc_hash::FxBuildHasher;
+use tokio::sync::mpsc;
+
+use crate::commands::table::Table;
+use crate::config::Config;
+use crate::lanes::forward::{ForwardLane, LaneKey};
+use crate::lanes::loader::LoaderLane;
+use crate::metrics::{Route, WorkerMetrics};
+use crate::net::clock;
+use crate::net::socket::{Socket, Stream};
+use crate::session::Session;
+use crate::session::registry::Client;
+use crate::shared::{Fetched, Message, Shared};
+
+/// What one read may bring: a few dozen pipelined batches, and small enough to stay in the second-level cache.
+const SCRATCH: usize = 64 * 1024;
+/// How often lanes are checked for replies that do not come.
+const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two looks at all sessions.
+const TICKS_PER_SWEEP: u32 = 10;
+/// Messages taken from the mailbox in one turn.
+const MESSAGES_PER_TURN: usize = 256;
+
+/// See the module.
+pub(crate) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    metrics: Arc<WorkerMetrics>,
+    sessions: RefCell<HashMap<u64, Rc<Session>, FxBuildHasher>>,
+    lanes: RefCell<HashMap<LaneKey, Rc<ForwardLane>, FxBuildHasher>>,
+    loaders: RefCell<HashMap<u16, Rc<LoaderLane>, FxBuildHasher>>,
+    table: RefCell<Arc<Table>>,
+    scratch: RefCell<Vec<u8>>,
+    touched: RefCell<Vec<Rc<Session>>>,
+    draining: Cell<bool>,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Serves until the mailbox closes, or the drain is over: all sessions have ended after [`Message::Drain`].
+    pub(crate) async fn run(index: usize, shared: Arc<Shared>, mut mailbox: mpsc::Receiver<Message>) {
+        let worker = Rc::new(Worker {
+            index,
+            metrics: Arc::clone(&shared.metrics[index]),
+            table: RefCell::new(shared.commands.load_full()),
+            shared,
+            sessions: RefCell::default(),
+            lanes: RefCell::default(),
+            loaders: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH]),
+            touched: RefCell::default(),
+            draining: Cell::new(false),
+        });
+        let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut tick = 0u32;
+        loop {
+            tokio::select! {
+                count = mailbox.recv_many(&mut messages, MESSAGES_PER_TURN) => {
+                    if count == 0 {
+                        return;
+                    }
+                    messages.drain(..).for_each(|message| worker.receive(message));
+                    worker.flush_touched();
+                }
+                _ = ticks.tick() => {
+                    tick = tick.wrapping_add(1);
+                    worker.tick(tick);
+                }
+            }
+            if worker.draining.get() && worker.sessions.borrow().is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn receive(self: &Rc<Self>, message: Message) {
+        match message {
+            Message::Connection(stream) => self.accept(stream),
+            Message::Fetch(ticket) => self.fetch_here(ticket),
+            Message::Fetched(fetched) => self.fetched(&fetched),
+            Message::Load(db) => drop(self.loader(db)),
+            Message::End { session, reason } => {
+                if let Some(session) = self.session(session) {
+                    session.end(reason);
+                }
+            }
+            Message::Learned { session, absent } => {
+                *self.table.borrow_mut() = self.shared.commands.load_full();
+                if let Some(session) = self.session(session) {
+                    session.learned(absent);
+                }
+            }
+            Message::Drain => self.drain(),
+        }
+    }
+
+    fn accept(self: &Rc<Self>, stream: Stream) {
+        let now = clock::now();
+        let client = self.shared.registry.enter(|id| Client::new(id, self.index, &stream, now));
+        match Socket::new(stream) {
+            Ok(socket) => {
+                self.metrics.connections.add(1);
+                let session = Session::spawn(self, socket, client);
+                self.sessions.borrow_mut().insert(session.id(), session);
+            }
+            Err(error) => {
+                tracing::warn!("a connection could not be served: {error}");
+                self.shared.registry.leave(client.id);
+                self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The session has ended.
+    pub(crate) fn forget(&self, session: &Session) {
+        self.sessions.borrow_mut().remove(&session.id());
+        self.shared.registry.leave(session.id());
+        self.shared.clients[self.index].fetch_sub(1, Ordering::Relaxed);
+        if self.draining.get() && self.sessions.borrow().is_empty() {
+            // The last one: the worker's loop looks at its sessions after a message.
+            let _ = self.shared.mailboxes[self.index].try_send(Message::Drain);
+        }
+    }
+
+    fn session(&self, id: u64) -> Option<Rc<Session>> {
+        self.sessions.borrow().get(&id).cloned()
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        let sessions: Vec<_> = self.sessions.borrow().values().cloned().collect();
+        sessions.iter().for_each(|session| session.wake());
+    }
+
+    fn tick(self: &Rc<Self>, tick: u32) {
+        let now = clock::now();
+        let lanes: Vec<_> = self.lanes.borrow().values().cloned().collect();
+        lanes.iter().for_each(|lane| lane.check(now));
+        let loaders: Vec<_> = self.loaders.borrow().values().cloned().collect();
+        loaders.iter().for_each(|lane| lane.check(now));
+        if self.shared.draining.load(Ordering::Acquire) && !self.draining.get() {
+            self.drain();
+        }
+        if tick.is_multiple_of(TICKS_PER_SWEEP) {
+            self.sweep(now);
+        }
+    }
+
+    fn sweep(&self, now: Time) {
+        // A fetch may first wait for the loader lane, then for the forward lane.
+        let limit = self.config().upstream_timeout * 2 + TICK;
+        let asked_before = Time(now.0.saturating_sub(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)));
+        let sessions: Vec<_> = self.sessions.borrow().values().cloned().collect();
+        for session in sessions {
+            session.expire_fetches(asked_before);
+            session.check(now);
+        }
+    }
+
+    /// Sends a fetch to the loader lane of its db, on whatever worker that lives.
+    pub(crate) fn fetch(self: &Rc<Self>, ticket: FillTicket) {
+        let home = self.shared.loader_worker(ticket.scope().db);
+        if home == self.index {
+            return self.fetch_here(ticket);
+        }
+        if let Err(error) = self.shared.mailboxes[home].try_send(Message::Fetch(ticket)) {
+            let (mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) = error;
+            if let Message::Fetch(ticket) = message {
+                crate::lanes::loader::abandon(self, ticket);
+            }
+        }
+    }
+
+    fn fetch_here(self: &Rc<Self>, ticket: FillTicket) {
+        self.loader(ticket.scope().db).fetch(ticket);
+    }
+
+    /// Tells those who waited for a fetch; the caller then calls [`Worker::flush_touched`].
+    pub(crate) fn fetched(&self, fetched: &Fetched) {
+        for (id, sequence) in &fetched.waiters {
+            if let Some(session) = self.session(*id) {
+                session.deliver_fetched(*sequence, fetched.reply.as_deref(), &fetched.key);
+                if session.first_touch() {
+                    self.touched.borrow_mut().push(session);
+                }
+            }
+        }
+    }
+
+    /// Flushes the sessions that were delivered to, each once.
+    pub(crate) fn flush_touched(&self) {
+        let mut touched = self.touched.take();
+        for session in touched.drain(..) {
+            session.flush_delivered();
+        }
+        self.touched.replace(touched);
+    }
+
+    /// The forward lane of this db and protocol version.
+    pub(crate) fn lane(self: &Rc<Self>, key: LaneKey) -> Rc<ForwardLane> {
+        let lane = self.lanes.borrow().get(&key).cloned();
+        lane.unwrap_or_else(|| {
+            let lane = ForwardLane::spawn(self, key);
+            self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
+            lane
+        })
+    }
+
+    /// Forgets a lane whose db does not exist; sessions that still hold it get the upstream's refusal from it.
+    pub(crate) fn forget_lane(&self, key: LaneKey) {
+        self.lanes.borrow_mut().remove(&key);
+    }
+
+    fn loader(self: &Rc<Self>, db: u16) -> Rc<LoaderLane> {
+        let lane = self.loaders.borrow().get(&db).cloned();
+        lane.unwrap_or_else(|| {
+            let lane = LoaderLane::spawn(self, db);
+            self.loaders.borrow_mut().insert(db, Rc::clone(&lane));
+            lane
+        })
+    }
+
+    /// The buffer that sessions and lanes of this worker read into. Borrowed for one read and what it brought.
+    #[inline]
+    pub(crate) fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        self.scratch.borrow_mut()
+    }
+
+    /// The list of sessions that a lane has delivered to; empty between two reads.
+    #[inline]
+    pub(crate) fn touched(&self) -> RefMut<'_, Vec<Rc<Session>>> {
+        self.touched.borrow_mut()
+    }
+
+    /// Its number, from 0.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    #[inline]
+    pub(crate) fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    #[inline]
+    pub(crate) fn cache(&self) -> Option<&Arc<NearCache>> {
+        self.shared.cache.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+
+    /// The commands known to this worker.
+    #[inline]
+    pub(crate) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table.borrow())
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        clock::now()
+    }
+
+    /// The db that a new session is in: the one the upstream's URL names.
+    pub(crate) fn first_db(&self) -> u16 {
+        u16::try_from(self.config().upstream.db).unwrap_or(u16::MAX)
+    }
+
+    /// Shutdown has begun: sessions read nothing more.
+    #[inline]
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// A session's memory has changed.
+    pub(crate) fn account_buffers(&self, before: usize, after: usize) {
+        let buffers = &self.shared.buffers;
+        if after >= before {
+            buffers.fetch_add((after - before) as u64, Ordering::Relaxed);
+        } else {
+            buffers.fetch_sub((before - after) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// All sessions' buffers together are past the limit: commands are refused until some have been read.
+    #[inline]
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.shared.buffers.load(Ordering::Relaxed) > self.config().buffer_memory
+    }
+}
+
+impl WorkerMetrics {
+    /// Counts a command that a forward lane has answered.
+    #[inline]
+    pub(crate) fn served_forward(&self, now: Time, since: Time) {
+        self.served(Route::Forward, now.0.saturating_sub(since.0), 1);
+    }
+
+    /// Counts a read that was answered by a fetch.
+    pub(crate) fn served_fetch(&self, now: Time, since: Time) {
+        self.served(Route::Fetch, now.0.saturating_sub(since.0), 1);
+    }
+}
