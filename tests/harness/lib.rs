@@ -1,1 +1,36 @@
-//! Being built.
+//! What the tests of the whole program stand on: real servers, a real Nearside, and clients that speak raw bytes.
+//!
+//! Bytes are the product's interface, so tests assert bytes. The reply reader here is its own, a few lines long and
+//! blocking: a fault of the program's scanner must not hide itself from the tests by being shared with them.
+//!
+//! With `NEARSIDE_TEST_DIRECT=1` the clients of a [`Nearside`] reach the Redis behind it and nothing in between. That
+//! calibrates the tests: whatever still fails is a wrong test, not a wrong proxy.
+
+mod client;
+mod freshness;
+pub mod generator;
+mod load;
+mod nearside;
+mod patience;
+mod ports;
+mod process;
+mod redis_server;
+mod relay;
+mod reply;
+mod socket;
+mod world;
+mod wrong_proxy;
+
+pub use client::{Client, request, words};
+pub use freshness::{Freshness, StaleRead};
+pub use load::{Fault, Load, Report};
+pub use nearside::{Metrics, Nearside, calibrating, nearside_command};
+pub use patience::{eventually, holds_for};
+pub use ports::free_port;
+pub use process::Process;
+pub use redis_server::RedisServer;
+pub use relay::Relay;
+pub use reply::Reply;
+pub use socket::{Address, Socket};
+pub use world::{Difference, Worlds};
+pub use wrong_proxy::{Wrong, WrongProxy};

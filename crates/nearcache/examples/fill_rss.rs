@@ -20,6 +20,10 @@ use nearside_nearcache::{Answer, Lease, Lookup, NearCache, Scope, Settings, Time
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// What large allocations leave goes back to the system at once, whichever thread's they were; other pages after a second.
+/// The weights count on the first.
+const ALLOCATOR_SETTINGS: &str = "oversize_threshold:65536,dirty_decay_ms:1000,muzzy_decay_ms:0";
+
 const MIB: u64 = 1 << 20;
 const CAPACITY_MIB: u64 = 256;
 /// How many times the capacity is fetched in all, in each phase.
@@ -50,7 +54,9 @@ fn main() {
     let program = env::current_exe().expect("a running program has a path");
     for workers in [1, 8] {
         for case in 0..CASES.len() {
-            let status = Command::new(&program).args([case.to_string(), workers.to_string()]).status();
+            let mut measurement = Command::new(&program);
+            measurement.env("_RJEM_MALLOC_CONF", ALLOCATOR_SETTINGS).args([case.to_string(), workers.to_string()]);
+            let status = measurement.status();
             assert!(status.is_ok_and(|status| status.success()), "case {case} failed");
         }
     }

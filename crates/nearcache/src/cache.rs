@@ -81,18 +81,18 @@ impl NearCache {
     /// An empty cache. Fails if the largest item would not fit.
     pub fn new(settings: Settings) -> Result<Arc<Self>, SizeError> {
         let sizing = Sizing::new(settings.capacity, settings.max_item, settings.workers)?;
-        let hasher = KeyHasher::new();
+        let (hasher, max_reply) = (KeyHasher::new(), sizing.max_reply);
         let limits = Limits {
             max_fills: settings.max_fills,
             max_waiters: settings.max_waiters,
             max_staleness: settings.max_staleness,
         };
         Ok(Arc::new(Self {
-            store: Store::new(&sizing, hasher.clone()),
+            store: Store::new(sizing, hasher.clone()),
             fills: FillTable::new(settings.workers, limits, hasher),
             leases: Leases::new(settings.max_staleness),
             max_age: settings.max_age,
-            max_reply: sizing.max_reply,
+            max_reply,
             stored: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             removed: AtomicU64::new(0),
@@ -171,7 +171,9 @@ impl NearCache {
     /// Frees what can never be served again, because its lease is dead or its time is over, and says how many entries that
     /// were. Nobody waits for it: lookups go on meanwhile.
     pub fn sweep(&self, now: Time) -> usize {
-        self.store.sweep(now)
+        let freed = self.store.sweep(now);
+        self.store.make_room_for_table();
+        freed
     }
 
     /// Entries in the cache, dead ones that were not swept yet among them.

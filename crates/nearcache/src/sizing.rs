@@ -56,16 +56,20 @@ pub(crate) struct Sizing {
     pub(crate) weight_capacity: u64,
     /// The longest reply that is kept.
     pub(crate) max_reply: usize,
-    /// The heaviest item that a shard admits.
+    /// The heaviest item that a shard admits, also when the table has taken as much of the capacity as it may.
     pub(crate) max_weight: u64,
     typical_items: u64,
+    /// What the table may not take of the capacity, however large it has grown.
+    least_capacity: u64,
 }
 
 impl Sizing {
+    /// Divides the capacity. The number of shards is a power of two: some for each worker, so that a store rarely holds up
+    /// a read; but no more than leave every shard room for several of the largest items, since it refuses one that comes
+    /// near its own capacity, and for as many typical ones as quick_cache insists on.
     pub(crate) fn new(capacity: u64, max_item: usize, workers: usize) -> Result<Self, SizeError> {
         let typical_items = capacity / TYPICAL_WEIGHT;
-        let ghosts = (typical_items as f64 * GHOST_SHARE) as u64;
-        let weight_capacity = capacity.saturating_sub(ghosts * GHOST_LEN);
+        let weight_capacity = capacity.saturating_sub(ghosts(typical_items) * GHOST_LEN);
         if !fits(max_item, weight_capacity) {
             let largest = largest_item(weight_capacity);
             return Err(SizeError { max_item, capacity, largest });
@@ -75,9 +79,20 @@ impl Sizing {
         let of_largest = weight_capacity / (item_weight(max_item) * LARGEST_PER_SHARD);
         let room_for = of_largest.min(typical_items / TYPICAL_PER_SHARD);
         let shards = wanted.next_power_of_two().min(1 << room_for.max(1).ilog2());
-        let max_weight = admitted(weight_capacity / shards as u64);
+        let least_capacity = (weight_capacity / 2).max(admitting(item_weight(max_item)) * shards as u64);
+        let max_weight = admitted(least_capacity / shards as u64);
         let max_reply = max_item + FRAMING_LEN;
-        Ok(Self { shards, weight_capacity, max_reply, max_weight, typical_items })
+        Ok(Self { shards, weight_capacity, max_reply, max_weight, typical_items, least_capacity })
+    }
+
+    /// The capacity to set while the table takes `table_len` bytes for `items` items.
+    ///
+    /// Weights count the slots that are in use. A table never shrinks, so after very many small items have made way for few
+    /// large ones it takes more than that.
+    pub(crate) fn capacity_beside(&self, table_len: u64, items: u64) -> u64 {
+        let counted = items * SLOT_LEN + ghosts(self.typical_items) * GHOST_LEN;
+        let capacity = self.weight_capacity.saturating_sub(table_len.saturating_sub(counted));
+        capacity.max(self.least_capacity)
     }
 
     pub(crate) fn options(&self) -> Options {
@@ -97,9 +112,18 @@ fn admitted(shard_capacity: u64) -> u64 {
     (shard_capacity as f64 * HOT_SHARE) as u64
 }
 
+/// The smallest shard that admits an item of this weight.
+fn admitting(weight: u64) -> u64 {
+    (weight as f64 / HOT_SHARE).ceil() as u64 + 1
+}
+
+fn ghosts(typical_items: u64) -> u64 {
+    (typical_items as f64 * GHOST_SHARE) as u64
+}
+
 /// Whether an item of this size is admitted by a cache that is a single shard.
 fn fits(max_item: usize, weight_capacity: u64) -> bool {
-    max_item as u64 <= weight_capacity && item_weight(max_item) <= admitted(weight_capacity)
+    max_item as u64 <= weight_capacity && admitting(item_weight(max_item)) <= weight_capacity
 }
 
 fn largest_item(weight_capacity: u64) -> usize {
@@ -180,12 +204,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_table_takes_beyond_the_slots_in_use_is_taken_off_the_capacity() {
+        let sizing = Sizing::new(256 << 20, 1 << 20, 2).expect("it fits");
+        let ghosts = ghosts(sizing.typical_items) * GHOST_LEN;
+        let of_a_million = ghosts + 1_000_000 * SLOT_LEN;
+        assert_eq!(sizing.capacity_beside(of_a_million, 1_000_000), sizing.weight_capacity);
+        assert_eq!(sizing.capacity_beside(of_a_million, 0), sizing.weight_capacity - 1_000_000 * SLOT_LEN);
+        assert_eq!(sizing.capacity_beside(1 << 40, 0), sizing.weight_capacity / 2);
+    }
+
+    #[test]
     fn quick_cache_keeps_the_number_of_shards_it_is_given() {
         use crate::{hash::KeyHasher, store::Store};
         for capacity in [1 << 20, 16 << 20, 1 << 30] {
             for workers in [1, 8, 256] {
                 let sizing = Sizing::new(capacity, 1 << 10, workers).expect("it fits");
-                assert_eq!(Store::new(&sizing, KeyHasher::new()).shards(), sizing.shards, "{capacity} {workers}");
+                let shards = sizing.shards;
+                assert_eq!(Store::new(sizing, KeyHasher::new()).shards(), shards, "{capacity} {workers}");
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::time::Time;
 
 pub(crate) struct Store {
     table: Cache<EntryKey, Entry, ItemWeighter, KeyHasher, CollectEvicted>,
-    max_weight: u64,
+    sizing: Sizing,
 }
 
 /// Entries that left the table. Freed where this is dropped, which should be outside of any lock.
@@ -34,9 +34,9 @@ impl Lifecycle<EntryKey, Entry> for CollectEvicted {
 }
 
 impl Store {
-    pub(crate) fn new(sizing: &Sizing, hasher: KeyHasher) -> Self {
+    pub(crate) fn new(sizing: Sizing, hasher: KeyHasher) -> Self {
         let table = Cache::with_options(sizing.options(), ItemWeighter, hasher, CollectEvicted);
-        Self { table, max_weight: sizing.max_weight }
+        Self { table, sizing }
     }
 
     #[inline]
@@ -48,7 +48,7 @@ impl Store {
     pub(crate) fn fitting(&self, new: NewVariant<'_>) -> Entry {
         let note = NewVariant { lease: new.lease.clone(), reply: None, ..new };
         let variant = Entry::variant(new);
-        if weight(&variant) <= self.max_weight { variant } else { Entry::variant(note) }
+        if weight(&variant) <= self.sizing.max_weight { variant } else { Entry::variant(note) }
     }
 
     /// Stores a variant beside the key's others. The caller holds the lock that all stores and removals of this key take:
@@ -59,7 +59,7 @@ impl Store {
             None => variant.clone(),
         };
         // Given more than it admits, a shard would drop all it has of the key.
-        let entry = if weight(&entry) <= self.max_weight { entry } else { variant };
+        let entry = if weight(&entry) <= self.sizing.max_weight { entry } else { variant };
         let mut evicted = Evicted::default();
         self.table.insert_with_lifecycle(EntryKey(entry.clone()), entry, &mut evicted);
         evicted
@@ -76,6 +76,15 @@ impl Store {
             .filter(|(_, entry)| entry.is_over(now))
             .filter_map(|(key, _)| self.table.remove_if(&KeyBytes(key.0.key()), |entry| entry.is_over(now)))
             .count()
+    }
+
+    /// Keeps the items and the table together within the capacity: see [`Sizing::capacity_beside`].
+    pub(crate) fn make_room_for_table(&self) {
+        let table_len = self.table.memory_used().total() as u64;
+        let capacity = self.sizing.capacity_beside(table_len, self.table.len() as u64);
+        if capacity.abs_diff(self.table.capacity()) > capacity / 64 {
+            self.table.set_capacity(capacity);
+        }
     }
 
     #[cfg(test)]

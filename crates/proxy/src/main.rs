@@ -13,9 +13,11 @@ mod session;
 mod shared;
 mod worker;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use config::{ConfigError, Invocation};
+use config::Invocation;
 
 /// Under churn of items of all sizes it gives memory back, so that a full cache stays near its size.
 #[global_allocator]
@@ -30,31 +32,26 @@ fn main() -> ExitCode {
             logging::start(&config);
             match server::run(*config) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => cannot_start(format!("{error:#}")),
+                Err(error) => cannot_start(&[error]),
             }
         }
-        Ok(Invocation::Check { file, result: Ok(_) }) => {
-            println!("{}: ok", file.display());
-            ExitCode::SUCCESS
-        }
-        Ok(Invocation::Check { result: Err(errors), .. }) => {
-            errors.iter().map(ConfigError::to_string).for_each(say);
-            ExitCode::from(EXIT_CANNOT_START)
-        }
-        Ok(Invocation::Print(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => cannot_start(error.to_string()),
+        Ok(Invocation::Check { file, result: Ok(_) }) => print(format_args!("{}: ok\n", file.display())),
+        Ok(Invocation::Check { result: Err(errors), .. }) => cannot_start(&errors),
+        Ok(Invocation::Print(text)) => print(text),
+        Err(error) => cannot_start(&[error]),
     }
 }
 
-fn cannot_start(reason: String) -> ExitCode {
-    say(reason);
-    ExitCode::from(EXIT_CANNOT_START)
+/// Answers what was asked for. Should nobody read it, so be it.
+fn print(text: impl fmt::Display) -> ExitCode {
+    let _ = write!(io::stdout(), "{text}");
+    ExitCode::SUCCESS
 }
 
-/// One line on standard error.
-fn say(line: String) {
-    eprintln!("nearside: {line}");
+/// Says why, one line each.
+fn cannot_start<E: fmt::Display>(reasons: &[E]) -> ExitCode {
+    for reason in reasons {
+        let _ = writeln!(io::stderr(), "nearside: {reason:#}");
+    }
+    ExitCode::from(EXIT_CANNOT_START)
 }

@@ -174,6 +174,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) leases_lapsed: Counter,
     /// Commands answered `-OVERLOAD`.
     pub(crate) overloads: Counter,
+    /// Reads that could have been cached and were sent upstream all the same, past the near-cache.
+    pub(crate) bypasses: Counter,
 }
 
 impl WorkerMetrics {
@@ -182,6 +184,11 @@ impl WorkerMetrics {
     pub(crate) fn served(&self, route: Route, ns: u64, count: u64) {
         self.commands[route as usize].add(count);
         self.latency[route as usize].record(ns, count);
+    }
+
+    /// Reads that the near-cache could have answered, but did not.
+    pub(crate) fn cache_misses(&self) -> u64 {
+        self.commands[Route::Fetch as usize].get() + self.bypasses.get()
     }
 
     /// Counts a client cut off.

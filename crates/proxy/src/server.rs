@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nearside_nearcache::{NearCache, Settings};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;

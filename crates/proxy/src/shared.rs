@@ -129,6 +129,12 @@ pub(crate) struct Unknown {
     pub(crate) session: u64,
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
     /// What all start with.
     pub(crate) fn new(

@@ -3,7 +3,7 @@
 //! Nothing on the path of a command leaves the thread or takes a lock but the near-cache's own. What comes from other
 //! threads comes through one bounded mailbox.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -278,8 +278,8 @@ impl Worker {
 
     /// The commands known to this worker.
     #[inline]
-    pub(crate) fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.table.borrow())
+    pub(crate) fn table(&self) -> Ref<'_, Arc<Table>> {
+        self.table.borrow()
     }
 
     #[inline]

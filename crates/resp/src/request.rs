@@ -11,6 +11,8 @@
 
 mod inline;
 
+use std::fmt;
+
 use crate::{ProtocolError, decimal, encode};
 
 /// A line longer than this without an end is an error: `PROTO_INLINE_MAX_SIZE`.
@@ -94,7 +96,7 @@ pub enum Progress {
 }
 
 /// Finds the requests in the bytes of one client, one after the other.
-#[derive(Default)] // and not Debug: passwords pass through here
+#[derive(Default)]
 pub struct RequestDecoder {
     stage: Stage,
     /// Offset of what `stage` is about: a line's first byte, or an argument's. All before it is done with.
@@ -132,6 +134,15 @@ enum Stage {
 struct Span {
     start: usize,
     end: usize,
+}
+
+/// Progress without content: passwords pass through here.
+impl fmt::Debug for RequestDecoder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = out.debug_struct("RequestDecoder");
+        out.field("stage", &self.stage).field("at", &self.at).field("arguments", &self.spans.len());
+        out.finish_non_exhaustive()
+    }
 }
 
 impl RequestDecoder {

@@ -235,6 +235,15 @@ fn a_request_leaves_nothing_behind_for_the_next() {
 }
 
 #[test]
+fn what_clients_send_is_not_in_debug_output() {
+    let line = b"AUTH secret\r\n";
+    let mut decoder = RequestDecoder::new();
+    decoder.decode(line, &LIMITS).unwrap();
+    assert_eq!(decoder.request(line).arg(1), b"secret");
+    assert_eq!(format!("{decoder:?}"), "RequestDecoder { stage: Start, at: 0, arguments: 2, .. }");
+}
+
+#[test]
 fn memory_for_a_giant_request_is_given_back_with_the_next() {
     let mut giant = Vec::new();
     encode::command(&mut giant, &vec![&b"x"[..]; 100_000]);

@@ -190,16 +190,28 @@ impl World {
             (connection.number, connection.owner.lease())
         };
         ticket.sent(&lease, NOW);
+        // GET and PTTL: the server may do something else between the two, and sends its invalidation before the answer.
+        let value = self.get(connection);
         let mut server = locked(&self.server);
-        if connection == server.connection {
+        match value {
+            Some(value) if connection == server.connection => {
+                server.is_tracked = true;
+                server.send(Sent::Answer { connection, ticket, value });
+            }
+            _ => {
+                drop(server);
+                self.complete(ticket, Answer::Discard, u64::MAX);
+            }
+        }
+    }
+
+    fn get(&self, connection: u64) -> Option<u64> {
+        let mut server = locked(&self.server);
+        (connection == server.connection).then(|| {
             self.fetched.fetch_add(1, Ordering::SeqCst);
             server.is_tracked = true;
-            let value = server.value;
-            server.send(Sent::Answer { connection, ticket, value });
-        } else {
-            drop(server);
-            self.complete(ticket, Answer::Discard, u64::MAX);
-        }
+            server.value
+        })
     }
 
     fn read_stream(&self, from_server: &Receiver<Sent>) {

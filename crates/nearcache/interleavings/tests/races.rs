@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nearside_nearcache::{Answer, Lease, Lookup, NearCache, Renewal, Ttl};
 use nearside_nearcache_interleavings::{Actor, KEY, NOBODY, NOW, SCOPES, World, explore, small_cache};
 
-const INTERLEAVINGS: usize = 6000;
+const INTERLEAVINGS: usize = 20_000;
 
 fn actor(does: impl FnOnce(&World) + Send + 'static) -> Actor {
     Box::new(does)

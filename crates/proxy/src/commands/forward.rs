@@ -29,8 +29,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     let sequence = state.replies.expect(Source::Forward, shape, state.reply_mode.is_silent());
     let order = &mut state.order;
     let sent = lane.submit(session, sequence, call.frame(), state.now, |written| {
-        if !caching || !command.arity_ok(call.request.len()) {
-            return Effect::None; // the upstream will refuse a wrong arity
+        if !caching {
+            return Effect::None;
         }
         effect(&call, command, |key| {
             written.push(key);

@@ -96,9 +96,8 @@ fn section(shared: &Shared) -> String {
     };
     let served =
         |route: Route| -> u64 { shared.metrics.iter().map(|metrics| metrics.commands[route as usize].get()).sum() };
-    let cut_off = |reason: &CutOff| -> u64 {
-        shared.metrics.iter().map(|metrics| metrics.cut_off[*reason as usize].get()).sum()
-    };
+    let cut_off =
+        |reason: &CutOff| -> u64 { shared.metrics.iter().map(|metrics| metrics.cut_off[*reason as usize].get()).sum() };
     let cache = shared.cache.as_ref();
     let mut section = String::from("# Nearside\r\n");
     let mut field = |name: &str, value: &dyn std::fmt::Display| {

@@ -93,7 +93,7 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
             forward::run(session, state, call, command, Shape::Plain)
         }
         Route::Transaction | Route::Blocking | Route::BlockingIf | Route::PubSub | Route::Monitor => {
-            not_yet(session, state, call, command)
+            not_yet(state, &call, command)
         }
         Route::Replication => refuse(state, format!("ERR {} is not for clients of a proxy", shown(command))),
         Route::Refused => guarded(session, state, call, command),
@@ -101,9 +101,9 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
 }
 
 /// Commands that need an upstream connection of their own.
-fn not_yet(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn not_yet(state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
-        return forward::run(session, state, call, command, Shape::Plain);
+        return wrong_arity(state, command);
     }
     refuse(state, format!("ERR {} is not supported by this version of Nearside", shown(command)))
 }

@@ -51,6 +51,7 @@ fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
 /// The upstream has answered: gives the reply for the client.
 pub(crate) fn complete(state: &mut State, db: u16, reply: Vec<u8>) -> Vec<u8> {
     state.moving = false;
+    state.waiting = true; // until the reply is flushed, which lets the session go on
     if reply.starts_with(b"+") {
         state.set_connection(state.protocol, db);
     }

@@ -13,7 +13,14 @@ use crate::shared::Unknown;
 /// The longest name the upstream is asked about; Redis's own are below 30 bytes.
 const LONGEST_NAME: usize = 128;
 
+/// What an HTTP request made by a web page begins with: Redis closes such a connection without a reply.
+const CROSS_PROTOCOL: [&[u8]; 2] = [b"POST", b"Host:"];
+
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+    if CROSS_PROTOCOL.iter().any(|name| name.eq_ignore_ascii_case(call.request.arg(0))) {
+        tracing::warn!("client {} speaks HTTP: closed, it may be a browser misled by a web page", session.id());
+        return Flow::Close;
+    }
     if !state.authenticated {
         return refuse(state, NOAUTH);
     }

@@ -27,11 +27,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 
 /// Accepts until the set is dropped, which closes the listeners.
 pub(super) fn start(shared: &Arc<Shared>, acceptors: Vec<Acceptor>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for acceptor in acceptors {
-        tasks.spawn(accept_all(Arc::clone(shared), acceptor));
-    }
-    tasks
+    acceptors.into_iter().map(|acceptor| accept_all(Arc::clone(shared), acceptor)).collect()
 }
 
 /// All that wait are accepted in one go: asking the kernel for one more is what tells that there is none.

@@ -5,18 +5,30 @@
 //! mailboxes and shared counters.
 
 mod acceptor;
+mod admin;
 mod drain;
+mod health;
+mod metrics;
+mod questions;
 mod signals;
+mod sweep;
+mod upstream;
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+use self::admin::Admin;
+use self::health::Health;
+use self::metrics::Exposition;
 use self::signals::Signals;
+use self::upstream::UpstreamClient;
 use crate::net::listener::{Acceptor, Listener};
 use crate::shared::{Shared, Unknown};
 
@@ -40,15 +52,16 @@ async fn serve(
     shared: &Arc<Shared>,
     listeners: Vec<Listener>,
     admin: Vec<Listener>,
-    _questions: mpsc::Receiver<Unknown>,
+    questions: mpsc::Receiver<Unknown>,
     workers: Vec<JoinHandle<()>>,
 ) -> Result<()> {
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let greeting = greeting(shared, &listeners, &admin);
-    let acceptors = listeners.into_iter().map(Acceptor::new).collect::<Result<Vec<_>, _>>();
-    let acceptors = acceptors.context("cannot watch the listeners")?;
-    let accepting = acceptor::start(shared, acceptors);
-    eprintln!("{greeting}");
+    let (listeners, admin) = (watch(listeners)?, watch(admin)?);
+    let _background = start_background(shared, admin, questions);
+    let accepting = acceptor::start(shared, listeners);
+    // Also when nobody reads it.
+    let _ = writeln!(io::stderr(), "{greeting}");
 
     let signal = signals.next().await;
     tracing::info!("{signal}: draining");
@@ -60,6 +73,30 @@ async fn serve(
             std::process::exit(signal.exit_code());
         }
     }
+}
+
+/// What goes on until the end, the drain included.
+fn start_background(
+    shared: &Arc<Shared>,
+    admin: Vec<Acceptor>,
+    questions: mpsc::Receiver<Unknown>,
+) -> JoinSet<()> {
+    let upstream = Arc::new(UpstreamClient::new(&shared.config));
+    let (health, pings) = Health::new(Arc::clone(shared));
+    let metrics = Exposition::new(Arc::clone(shared), health.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(health::ping(Arc::clone(&upstream), pings));
+    tasks.spawn(questions::run(Arc::clone(shared), upstream, questions));
+    if let Some(cache) = &shared.cache {
+        tasks.spawn(sweep::run(Arc::clone(cache)));
+    }
+    admin::start(&mut tasks, Admin { health, metrics }, admin);
+    tasks
+}
+
+fn watch(listeners: Vec<Listener>) -> Result<Vec<Acceptor>> {
+    let acceptors = listeners.into_iter().map(Acceptor::new).collect::<Result<_, _>>();
+    acceptors.context("cannot watch the listeners")
 }
 
 /// The one line that is always printed: where to connect, in the form of the settings, with the ports that 0 came to.

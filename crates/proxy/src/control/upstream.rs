@@ -1,38 +1,35 @@
 //! What the proxy itself says to the upstream. It goes through `fred`, which this module alone knows; what clients say goes
-//! on lanes (docs/decisions has the reasons).
+//! on lanes (`docs/decisions/0001-upstream-client.md` has the reasons).
 //!
-//! One client is one connection here: it never reconnects, resends or queues. After any error it is thrown away, and the
+//! One client is one connection here: it never reconnects and never resends. After an error it is thrown away, and the
 //! next question gets a new one. Only commands whose replies data cannot choose are sent: fred takes an array like
 //! `[message, a, b]` for a message of a subscription, and from then on every reply for the one to the question before.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, Resp3Frame};
 use fred::types::config::{
-    Config as FredConfig, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig, UnresponsiveConfig,
+    Config as FredConfig, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig,
 };
-use fred::types::{ConnectHandle, CustomCommand, RespVersion, cluster::ClusterHash};
+use fred::types::{ConnectHandle, CustomCommand, RespVersion};
 use nearside_resp::frame::Value;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::config::{Config, UpstreamAddress};
 
-/// How long an answer may take. What is asked takes a server microseconds; who has not answered by then is not well.
+/// How long an answer may take. What is asked here takes a server microseconds.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-/// Questions that wait for their answers at a time, far more than are ever asked.
-const MAX_QUESTIONS: usize = 1024;
 /// What the connection is called in the upstream's `CLIENT LIST`.
 const NAME: &str = "nearside-control";
 
 /// Asks one server. Connects when asked first, and again after an error.
 #[derive(Debug)]
 pub(super) struct UpstreamClient {
-    server: ServerConfig,
-    username: Option<String>,
-    password: Option<String>,
+    config: FredConfig,
     connect_time: Duration,
     answer_time: Duration,
     connection: Mutex<Option<Arc<Connection>>>,
@@ -41,16 +38,16 @@ pub(super) struct UpstreamClient {
 /// Why there is no answer, in one line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum UpstreamError {
-    /// The connection could not be made, or was lost; or the server's own error reply.
+    /// The connection could not be made, or was lost; or the server's own error line.
     #[error("{0}")]
     Failed(String),
     /// It takes longer than it may.
-    #[error("no answer within {0:?}")]
-    Timeout(Duration),
+    #[error("no {what} within {limit:?}")]
+    Timeout { what: &'static str, limit: Duration },
 }
 
-/// A client and the task that drives its connection. fred keeps that task, and the socket with it, alive for ever, so it
-/// is ended by hand.
+/// A client and the task that drives its connection. The two hold each other, so that neither ends by itself when it is no
+/// longer used.
 #[derive(Debug)]
 struct Connection {
     client: Client,
@@ -68,40 +65,123 @@ impl UpstreamClient {
     pub(super) fn new(config: &Config) -> Self {
         let login = config.upstream.credentials.as_ref();
         UpstreamClient {
-            server: server(&config.upstream.address),
-            username: login.and_then(|login| login.username.clone()),
-            password: login.map(|login| login.password.expose().to_owned()),
+            config: FredConfig {
+                server: server(&config.upstream.address),
+                username: login.and_then(|login| login.username.clone()),
+                password: login.map(|login| login.password.expose().to_owned()),
+                // Its RESP3 greeting is an inline command, in which a password with a space would be two arguments.
+                version: RespVersion::RESP2,
+                fail_fast: true,
+                ..FredConfig::default()
+            },
             connect_time: config.connect_timeout,
             answer_time: ANSWER_TIME.min(config.upstream_timeout),
             connection: Mutex::default(),
         }
     }
 
-    /// Whether it answers and lets this user in. (A server that is loading its data answers, with an error.)
+    /// Whether it answers, lets this user in, and has its data in memory.
     pub(super) async fn ping(&self) -> Result<(), UpstreamError> {
-        self.ask(async |client| client.ping::<()>(None).await).await
+        self.ask(|client| async move { client.ping::<()>(None).await }).await
     }
 
     /// The reply to `COMMAND INFO names…`: an array with an entry, or nil, for each.
     pub(super) async fn command_info(&self, names: &[&str]) -> Result<Value, UpstreamError> {
-        let command = CustomCommand::new_static("COMMAND", ClusterHash::FirstKey, false);
-        let arguments: Vec<&str> = std::iter::once("INFO").chain(names.iter().copied()).collect();
-        let reply = self.ask(async |client| client.custom_raw(command, arguments).await).await?;
+        let command = CustomCommand::new_static("COMMAND", None, false);
+        let arguments: Vec<_> = std::iter::once("INFO").chain(names.iter().copied()).map(str::to_owned).collect();
+        let reply = self.ask(|client| async move { client.custom_raw(command, arguments).await }).await?;
         match value(reply) {
             Value::Error(line) => Err(UpstreamError::Failed(String::from_utf8_lossy(&line).into_owned())),
             reply => Ok(reply),
         }
     }
 
-    /// Every wait has an end of its own here: a client whose task has ended still looks connected.
-    async fn ask<T>(&self, question: impl AsyncFnOnce(&Client) -> Result<T, fred::error::Error>) -> Result<T, UpstreamError> {
+    /// Every wait has its end here and not in fred: a client whose task has ended still looks connected.
+    async fn ask<T, F>(&self, question: impl FnOnce(Client) -> F) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, fred::error::Error>>,
+    {
         let connection = self.connection().await?;
-        let answer = timeout(self.answer_time, question(&connection.client)).await;
-        let answer = answer.unwrap_or_else(|_| Err(fred::error::Error::new_canceled()));
-        answer.map_err(|_| UpstreamError::Timeout(self.answer_time))
+        let answer = timeout(self.answer_time, question(connection.client.clone())).await;
+        let error = match answer {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => UpstreamError::Failed(error.details().to_owned()),
+            Err(_) => UpstreamError::Timeout { what: "answer", limit: self.answer_time },
+        };
+        self.discard(&connection).await;
+        Err(error)
     }
 
+    /// The connection in use, or a new one. Who asks meanwhile waits for the same.
     async fn connection(&self) -> Result<Arc<Connection>, UpstreamError> {
-        todo!()
+        let mut current = self.connection.lock().await;
+        if let Some(connection) = &*current {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(self.connect().await?);
+        *current = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<Connection, UpstreamError> {
+        let connecting = ConnectionConfig {
+            connection_timeout: self.connect_time,
+            internal_command_timeout: self.connect_time,
+            max_command_attempts: 1,
+            max_redirections: 1,
+            tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
+            ..ConnectionConfig::default()
+        };
+        let performance =
+            PerformanceConfig { default_command_timeout: self.answer_time, ..PerformanceConfig::default() };
+        let client = Client::new(self.config.clone(), Some(performance), Some(connecting), None);
+        // The task runs on this thread, so it tells nothing before the wait for it has begun.
+        let task = client.connect();
+        let connection = Connection { client, task };
+        match timeout(self.connect_time, connection.client.wait_for_connect()).await {
+            Ok(Ok(())) => {
+                self.introduce(&connection.client).await;
+                Ok(connection)
+            }
+            Ok(Err(error)) => Err(UpstreamError::Failed(error.details().to_owned())),
+            Err(_) => Err(UpstreamError::Timeout { what: "connection", limit: self.connect_time }),
+        }
+    }
+
+    /// Only a courtesy to who reads that list; a user may lack the right.
+    async fn introduce(&self, client: &Client) {
+        let command = CustomCommand::new_static("CLIENT", None, false);
+        let _ = timeout(self.answer_time, client.custom_raw(command, vec!["SETNAME", NAME])).await;
+    }
+
+    /// Unless another question that failed was faster, and there is a new one already.
+    async fn discard(&self, broken: &Arc<Connection>) {
+        let mut current = self.connection.lock().await;
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, broken)) {
+            *current = None;
+        }
+    }
+}
+
+fn server(address: &UpstreamAddress) -> ServerConfig {
+    match address {
+        UpstreamAddress::Tcp { host, port } => {
+            // fred looks up the text `host:port`.
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            ServerConfig::Centralized { server: Server::new(host, *port) }
+        }
+        UpstreamAddress::Unix(path) => ServerConfig::Unix { path: path.clone() },
+    }
+}
+
+/// A RESP2 reply; it has no other types.
+fn value(frame: Resp3Frame) -> Value {
+    match frame {
+        Resp3Frame::SimpleString { data, .. } => Value::Simple(data.to_vec()),
+        Resp3Frame::SimpleError { data, .. } => Value::Error(data.as_bytes().to_vec()),
+        Resp3Frame::Number { data, .. } => Value::Integer(data),
+        Resp3Frame::BlobString { data, .. } => Value::Bulk(data.to_vec()),
+        Resp3Frame::Array { data, .. } => Value::Array(data.into_iter().map(value).collect()),
+        _ => Value::Null,
     }
 }

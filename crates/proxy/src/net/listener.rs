@@ -164,7 +164,7 @@ pub(crate) enum Acceptor {
     /// See [`Listener::Tcp`].
     Tcp(tokio::net::TcpListener),
     /// See [`Listener::Unix`].
-    Unix(tokio::net::UnixListener, SocketFile),
+    Unix { listener: tokio::net::UnixListener, _file: SocketFile },
 }
 
 impl Acceptor {
@@ -172,7 +172,9 @@ impl Acceptor {
     pub(crate) fn new(listener: Listener) -> io::Result<Acceptor> {
         Ok(match listener {
             Listener::Tcp(listener) => Acceptor::Tcp(tokio::net::TcpListener::from_std(listener)?),
-            Listener::Unix(listener, file) => Acceptor::Unix(tokio::net::UnixListener::from_std(listener)?, file),
+            Listener::Unix(listener, file) => {
+                Acceptor::Unix { listener: tokio::net::UnixListener::from_std(listener)?, _file: file }
+            }
         })
     }
 
@@ -192,7 +194,7 @@ impl Acceptor {
     async fn accept_one(&self) -> io::Result<Stream> {
         match self {
             Acceptor::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0.into_std()?)),
-            Acceptor::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0.into_std()?)),
+            Acceptor::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 }

@@ -14,9 +14,7 @@ pub(in crate::commands) fn set_name(state: &mut State, name: &[u8]) -> Result<()
 
 pub(super) fn get_name(state: &mut State) {
     let name = state.client.texts().name.clone();
-    state.answer(|out, protocol| {
-        if name.is_empty() { encode::null(out, protocol) } else { encode::bulk(out, &name) }
-    });
+    state.answer(|out, protocol| if name.is_empty() { encode::null(out, protocol) } else { encode::bulk(out, &name) });
 }
 
 /// CLIENT SETINFO, which Redis has since 7.2.

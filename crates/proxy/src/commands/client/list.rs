@@ -121,11 +121,7 @@ fn append_line(out: &mut Vec<u8>, client: &Client, names: &CommandNames<'_>, now
 
 /// A letter for each thing that is special about the client; `N` for nothing.
 fn flags(client: &Client) -> String {
-    let flags = [
-        (client.unix, 'U'),
-        (client.no_evict.load(Relaxed), 'e'),
-        (client.no_touch.load(Relaxed), 'T'),
-    ];
+    let flags = [(client.unix, 'U'), (client.no_evict.load(Relaxed), 'e'), (client.no_touch.load(Relaxed), 'T')];
     let letters: String = flags.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect();
     if letters.is_empty() { "N".to_owned() } else { letters }
 }

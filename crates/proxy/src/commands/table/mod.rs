@@ -167,10 +167,10 @@ impl Table {
     /// What the table knows of `request`, by its first argument, and its second if that is a subcommand.
     #[inline]
     pub(crate) fn find(&self, request: &Request<'_>) -> Found<'_> {
-        let Some(number) = request.get(0).and_then(|name| self.names.find(name)) else {
+        let Some(position) = request.get(0).and_then(|name| self.names.find(name)) else {
             return Found::UnknownCommand;
         };
-        let command = &self.commands[number];
+        let command = &self.commands[position];
         match request.get(1) {
             Some(subcommand) if !command.subcommands.is_empty() => self.find_subcommand(command, subcommand),
             _ => Found::Command(command),
@@ -179,7 +179,7 @@ impl Table {
 
     #[inline(never)]
     fn find_subcommand<'t>(&'t self, container: &'t Command, name: &[u8]) -> Found<'t> {
-        let mut subcommands = container.subcommands.iter().map(|number| &self.commands[*number]);
+        let mut subcommands = container.subcommands.iter().map(|position| &self.commands[*position]);
         let found = subcommands.find(|command| command.own_name().as_bytes().eq_ignore_ascii_case(name));
         found.map_or(Found::UnknownSubcommand(container), Found::Command)
     }

@@ -109,6 +109,7 @@ fn arity_counts_the_name() {
     assert_eq!([1, 2].map(|argc| ok("config", argc)), [false, true]);
     assert_eq!([2, 3].map(|argc| ok("config|get", argc)), [false, true]);
     assert!(ok("command", 1));
+    assert!(ok("zrank", 3) && ok("zrank", 4), "servers differ: the loosest");
 }
 
 #[test]

@@ -1,0 +1,74 @@
+# `make` alone says what there is. Every target installs what it lacks, and says so.
+
+UPSTREAM ?=
+LISTEN ?= 127.0.0.1:6380
+ADMIN ?= 127.0.0.1:6390
+TARGET ?= request_decode
+SECONDS ?= 60
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+FUZZ_DIR := $(TARGET_DIR)/fuzz
+# What libFuzzer steers by, from the stable compiler: no nightly, no cargo-fuzz.
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+# Where rustup puts cargo, which may have been installed by the line before.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help run build test interleavings lint bench-quick bench-micro fuzz clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Nearside before a throw-away Redis, until Ctrl-C; UPSTREAM=redis://host:port uses that one instead
+	@.ci/try $(TARGET_DIR)/release/nearside '$(LISTEN)' '$(ADMIN)' '$(UPSTREAM)'
+
+build: ## the release build: target/release/nearside
+	@.ci/need cargo cc
+	cargo build --release -p nearside
+
+test: .venv/installed ## every test: unit, property, whole program, interleavings, client libraries
+	@.ci/need cargo cc redis-server
+	cargo test --no-fail-fast
+	@$(MAKE) --no-print-directory interleavings
+	.venv/bin/python -m pytest tests/clients/python
+
+interleavings: ## the near-cache's races, explored from seeds that replay
+	@.ci/need cargo cc
+	cargo test --release -p nearside-nearcache-interleavings
+
+# The last two packages are no default members: features and flags of theirs would leak into every other build.
+lint: ## formatting and clippy, no warning allowed
+	@.ci/need cargo cc clippy
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets -p nearside-nearcache-interleavings -- -D warnings
+	cargo clippy --locked --all-targets -p nearside-resp-fuzz -- -D warnings
+
+bench-quick: ## CPU per command: Redis direct, a hit, forwarding; a minute or two on two quiet cores
+	@.ci/need cargo cc redis-server
+	cargo build --release -p nearside -p nearside-benches
+	$(TARGET_DIR)/release/bench-quick
+
+bench-micro: ## nanoseconds of request decode and reply scan
+	@.ci/need cargo cc
+	cargo bench -p nearside-benches
+
+# A target of its own keeps the instrumentation out of build scripts, which have no fuzzer to report to.
+fuzz: ## the codec before any bytes, by coverage: TARGET=request_decode or reply_scan, SECONDS=60
+	@.ci/need cargo cc c++
+	@mkdir -p $(FUZZ_DIR)/corpus/$(TARGET)
+	RUSTFLAGS='$(COVERAGE)' cargo run -p nearside-resp-fuzz --features libfuzzer --bin $(TARGET) \
+		--target-dir $(FUZZ_DIR) --target "$$(rustc --print host-tuple)" -- \
+		-max_total_time=$(SECONDS) -max_len=512 -artifact_prefix=$(FUZZ_DIR)/ \
+		$(FUZZ_DIR)/corpus/$(TARGET) crates/resp/fuzz/seeds/$(TARGET)
+
+clean: ## remove what was built and installed here
+	cargo clean
+	rm -rf .venv
+
+.venv/installed: tests/clients/python/requirements.txt
+	@.ci/need python
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@

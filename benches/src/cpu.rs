@@ -1,0 +1,135 @@
+//! CPU time to the nanosecond, and cores to spend it on.
+//!
+//! `/proc/PID/stat` counts in ticks of 10 ms. `schedstat` has the scheduler's own sum in nanoseconds, for each thread, so
+//! a round of a second is long enough to compare contestants by. Linux only.
+
+use std::fs;
+use std::io;
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time that the threads of process `pid` have used so far. A thread that has ended no longer counts: measure
+/// servers that keep their threads.
+pub fn of_process(pid: u32) -> io::Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        match fs::read_to_string(task?.path().join("schedstat")) {
+            Ok(line) => nanoseconds += parse_schedstat(&line)?,
+            // A thread that ended between the two calls.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// CPU time this thread has used so far.
+pub fn of_this_thread() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).expect("CPU time is not negative"),
+        u32::try_from(time.tv_nsec).expect("less than a second"),
+    )
+}
+
+/// The cores this thread may run on, in order.
+pub fn allowed_cores() -> io::Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect())
+}
+
+/// Keeps this thread, and what it starts from now on, on `core`.
+pub fn pin_to(core: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(core);
+    Ok(sched_setaffinity(None, &only)?)
+}
+
+/// Does `work` while pinned to `core`, then gives this thread its cores back. A process started by `work` stays there.
+pub fn pinned_to<T>(core: usize, work: impl FnOnce() -> T) -> io::Result<T> {
+    let before = sched_getaffinity(None)?;
+    pin_to(core)?;
+    let done = work();
+    sched_setaffinity(None, &before)?;
+    Ok(done)
+}
+
+/// Time on a CPU in nanoseconds, time waiting for one, number of turns: the first is asked for
+/// (Linux, Documentation/scheduler/sched-stats).
+fn parse_schedstat(line: &str) -> io::Result<u64> {
+    line.split_ascii_whitespace()
+        .next()
+        .and_then(|field| field.parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("not a schedstat line: {line:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// A process that does nothing but work, ended on drop.
+    struct Spinner(std::process::Child);
+
+    impl Spinner {
+        fn start() -> Self {
+            let mut shell = std::process::Command::new("sh");
+            Self(shell.args(["-c", "while :; do :; done"]).spawn().expect("every system has sh"))
+        }
+    }
+
+    impl Drop for Spinner {
+        fn drop(&mut self) {
+            self.0.kill().and_then(|()| self.0.wait()).expect("it never ends by itself");
+        }
+    }
+
+    #[test]
+    fn work_shows_in_the_cpu_time_of_its_process() {
+        let spinner = Spinner::start();
+        let before = of_process(spinner.0.id()).expect("it runs");
+        let began = Instant::now();
+        while of_process(spinner.0.id()).expect("it runs") < before + Duration::from_millis(5) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no CPU time was seen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn work_shows_in_the_cpu_time_of_its_thread() {
+        let before = of_this_thread();
+        let began = Instant::now();
+        while of_this_thread() < before + Duration::from_millis(5) {
+            assert!(began.elapsed() < Duration::from_secs(30), "no CPU time was seen");
+        }
+    }
+
+    #[test]
+    fn sleep_costs_no_cpu() {
+        let before = of_this_thread();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(of_this_thread() - before < Duration::from_millis(25));
+    }
+
+    #[test]
+    fn a_pinned_thread_gets_its_cores_back() {
+        let before = allowed_cores().expect("affinity can be read");
+        let last = *before.last().expect("a thread runs somewhere");
+        let during = pinned_to(last, allowed_cores).expect("affinity can be set").expect("and read");
+        assert_eq!(during, [last]);
+        assert_eq!(allowed_cores().expect("affinity can be read"), before);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(of_process(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_line_of_something_else_is_an_error() {
+        assert!(parse_schedstat("running").is_err());
+        assert_eq!(parse_schedstat("28388268 14310530 76\n").expect("three numbers"), 28_388_268);
+    }
+}

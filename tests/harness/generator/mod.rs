@@ -1,0 +1,214 @@
+//! Commands from a seed: the same seed gives the same commands.
+//!
+//! What is generated is data: [`templates`] holds one line a kind of command, [`values`] what its placeholders become.
+//! All of it has one right answer, byte for byte, on two fresh servers; what has not is in [`templates::LEFT_OUT`], with
+//! the reason. Some commands are made wrong on purpose, as errors have to be the same too.
+
+pub mod templates;
+mod values;
+
+use std::fmt;
+
+use crate::client::request;
+use crate::reply::Reply;
+use templates::{PER_KEY, REPLY_MODES, WHOLE_KEYSPACE};
+use values::Values;
+
+/// How two replies to the same command are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// Byte for byte.
+    Bytes,
+    /// An aggregate whose order depends on the server's random hash seed: header and elements are the same bytes.
+    AnyOrder,
+    /// The same for fields and values in turn.
+    AnyOrderOfPairs,
+}
+
+/// One command.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// Its name and arguments.
+    pub args: Vec<Vec<u8>>,
+    /// How its reply is compared.
+    pub compare: Compare,
+    inline: bool,
+}
+
+/// Which keys and commands a generator uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keyspace {
+    /// All, also FLUSHALL, SWAPDB and KEYS: for connections that take turns.
+    Shared,
+    /// Only keys with this prefix, and no command on more: for connections that run at once.
+    Own(String),
+}
+
+/// An endless supply of commands.
+#[derive(Debug)]
+pub struct Generator {
+    random: fastrand::Rng,
+    keyspace: Keyspace,
+}
+
+/// One command in so many is made wrong.
+const WRONG_ONE_IN: usize = 25;
+const INLINE_ONE_IN: usize = 12;
+const WHOLE_KEYSPACE_ONE_IN: usize = 60;
+const REPLY_MODES_ONE_IN: usize = 20;
+/// Bytes of an argument that a report shows.
+const PRINTED: usize = 60;
+const LARGEST_PIPELINE: usize = 80;
+
+impl Generator {
+    /// A generator of the sequence that belongs to `seed`.
+    #[must_use]
+    pub fn new(seed: u64, keyspace: Keyspace) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), keyspace }
+    }
+
+    /// The commands of one pipeline: often one, sometimes many.
+    pub fn pipeline(&mut self) -> Vec<Generated> {
+        let depth = match self.random.u8(..4) {
+            0 => 1,
+            1 => self.random.usize(1..=8),
+            _ => self.random.usize(1..=LARGEST_PIPELINE),
+        };
+        let reply_modes = self.one_in(REPLY_MODES_ONE_IN);
+        (0..depth).map(|_| if reply_modes { self.next_with_reply_modes() } else { self.next() }).collect()
+    }
+
+    fn next(&mut self) -> Generated {
+        let whole = self.keyspace == Keyspace::Shared && self.one_in(WHOLE_KEYSPACE_ONE_IN);
+        self.fill(if whole { WHOLE_KEYSPACE } else { PER_KEY })
+    }
+
+    /// Among CLIENT REPLY: replies are left out then, so each has to be comparable without knowing its command.
+    fn next_with_reply_modes(&mut self) -> Generated {
+        if self.one_in(4) {
+            return self.fill(REPLY_MODES);
+        }
+        loop {
+            let generated = self.next();
+            if generated.compare == Compare::Bytes {
+                return generated;
+            }
+        }
+    }
+
+    fn fill(&mut self, templates: &[&str]) -> Generated {
+        let template = templates[self.random.usize(..templates.len())];
+        let (compare, words) = split(template);
+        let prefix = if let Keyspace::Own(prefix) = &self.keyspace { prefix.as_str() } else { "" };
+        let mut values = Values { random: &mut self.random, prefix };
+        let args = words.split(' ').map(|word| values.fill(word)).collect();
+        let mut generated = Generated { args, compare, inline: false };
+        // Not where a missing argument would ask for a random element.
+        if compare == Compare::Bytes && self.one_in(WRONG_ONE_IN) {
+            self.make_wrong(&mut generated);
+        }
+        if self.one_in(5) {
+            generated.args[0].make_ascii_lowercase();
+        }
+        generated.inline = generated.can_be_inline() && self.one_in(INLINE_ONE_IN);
+        generated
+    }
+
+    fn make_wrong(&mut self, generated: &mut Generated) {
+        match self.random.u8(..4) {
+            0 if generated.args.len() > 1 => drop(generated.args.pop()),
+            1 => generated.args[0].push(b'X'),
+            2 => generated.args.truncate(1),
+            _ => generated.args.push(Values { random: &mut self.random, prefix: "" }.fill("<value>")),
+        }
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.random.usize(..n) == 0
+    }
+}
+
+/// A template's mark and its words: `~` any order, `%` any order of pairs.
+fn split(template: &str) -> (Compare, &str) {
+    match template.as_bytes()[0] {
+        b'~' => (Compare::AnyOrder, &template[1..]),
+        b'%' => (Compare::AnyOrderOfPairs, &template[1..]),
+        _ => (Compare::Bytes, template),
+    }
+}
+
+/// Names of the commands that are generated, lower case, `config|get` for those with subcommands.
+#[must_use]
+pub fn generated_names() -> std::collections::BTreeSet<String> {
+    let templates = PER_KEY.iter().chain(WHOLE_KEYSPACE).chain(REPLY_MODES);
+    let names = templates.flat_map(|template| {
+        let mut words = split(template).1.split(' ').map(str::to_ascii_lowercase);
+        let name = words.next().unwrap_or_default();
+        let with_subcommand = words.next().map(|word| format!("{name}|{word}"));
+        [Some(name), with_subcommand]
+    });
+    names.flatten().collect()
+}
+
+impl Generated {
+    /// A command of words, compared byte for byte.
+    #[must_use]
+    pub fn plain(words: &str) -> Self {
+        let args = words.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+        Self { args, compare: Compare::Bytes, inline: false }
+    }
+
+    /// The request's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        if !self.inline {
+            return request(&self.args);
+        }
+        let mut line = self.args.join(&b' ');
+        line.extend_from_slice(b"\r\n");
+        line
+    }
+
+    fn can_be_inline(&self) -> bool {
+        let is_plain =
+            |arg: &Vec<u8>| !arg.is_empty() && arg.iter().all(|byte| byte.is_ascii_graphic() && !b"\"'".contains(byte));
+        self.args.iter().all(is_plain) && !self.args[0].starts_with(b"*")
+    }
+}
+
+impl fmt::Display for Generated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for arg in &self.args {
+            let shown = &arg[..arg.len().min(PRINTED)];
+            write!(f, "{:?}{} ", Reply(shown.to_vec()), if shown.len() < arg.len() { "…" } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Compare {
+    /// Whether the replies are the same, compared this way.
+    #[must_use]
+    pub fn is_same(self, left: &Reply, right: &Reply) -> bool {
+        let in_any_order = left.len() == right.len() && left.header() == right.header();
+        match self {
+            Self::Bytes => left == right,
+            // Not an aggregate: an error, or null.
+            _ if left.elements().is_empty() => left == right,
+            // RESP3 nests the pairs of HRANDFIELD and ZRANDMEMBER: then they are elements.
+            _ if self == Self::AnyOrder || left.elements()[0].starts_with(b"*") => {
+                in_any_order && sorted(left.elements()) == sorted(right.elements())
+            }
+            _ => in_any_order && sorted(pairs(&left.elements())) == sorted(pairs(&right.elements())),
+        }
+    }
+}
+
+fn pairs(elements: &[Reply]) -> Vec<Vec<u8>> {
+    elements.chunks(2).map(|pair| pair.iter().flat_map(|reply| reply.0.clone()).collect()).collect()
+}
+
+fn sorted<T: Ord>(mut elements: Vec<T>) -> Vec<T> {
+    elements.sort();
+    elements
+}

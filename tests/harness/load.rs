@@ -1,0 +1,311 @@
+//! Traffic in which every reply says whose it is, and every write can be found again.
+//!
+//! Each client pipelines a few commands, waits for their replies, and goes on until told to stop:
+//! - GET and GETRANGE of keys whose value names the key: another's reply shows;
+//! - PING with a text used once: it is answered by the proxy itself, and must not overtake what came before;
+//! - RPUSH of a number used once to a list of the client's own. The list is the journal of what was executed:
+//!   a number that is in it twice was sent twice; an acknowledged one that is missing was lost; two that changed
+//!   places overtook each other.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, request, words};
+use crate::patience::eventually;
+use crate::reply::Reply;
+use crate::socket::Address;
+
+const KEYS: usize = 200;
+const DEPTH: usize = 8;
+/// Between a refusal and the next attempt, so that an outage is not one busy loop.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(5);
+
+/// Clients at work, until [`Load::finish`].
+#[derive(Debug)]
+pub struct Load {
+    clients: Vec<JoinHandle<Journal>>,
+    progress: Vec<Arc<AtomicUsize>>,
+    stop: Arc<AtomicBool>,
+}
+
+/// Something that must never happen, whatever happens to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A reply that is neither the command's own nor an error of the kinds that are allowed.
+    WrongReply {
+        /// What was sent.
+        request: String,
+        /// What came.
+        reply: String,
+    },
+    /// No reply within the deadline.
+    Hang,
+    /// The connection was closed under the client.
+    Closed(String),
+    /// A write is in the server more than once.
+    DoubleWrite(u64),
+    /// An acknowledged write is not in the server.
+    LostWrite(u64),
+    /// A write that the client was told had not been sent is in the server.
+    DeniedWrite(u64),
+    /// Two writes of one client were executed in another order than it sent them.
+    Reordered(u64),
+}
+
+/// What one client saw.
+#[derive(Debug, Default)]
+struct Journal {
+    faults: Vec<Fault>,
+    answered: usize,
+    refused: usize,
+    slowest: Duration,
+    written: HashMap<u64, Outcome>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Acknowledged,
+    Unknown,
+    NotSent,
+}
+
+/// What all clients saw, held against what the server has.
+#[derive(Debug)]
+pub struct Report {
+    /// Everything that must not happen, and did.
+    pub faults: Vec<Fault>,
+    /// Commands that got their own answer.
+    pub answered: usize,
+    /// Commands that got an error saying that the upstream cannot be reached, or is still loading.
+    pub refused: usize,
+    /// Writes that were acknowledged.
+    pub acknowledged: usize,
+    /// The longest that one pipeline waited for a reply.
+    pub slowest: Duration,
+}
+
+impl Load {
+    /// Writes the keys that will be read, past the proxy.
+    pub fn prepare(server: &mut Client) {
+        for key in 0..KEYS {
+            assert_eq!(server.command(&[b"SET".as_ref(), tagged_key(key).as_bytes(), &tagged_value(key)]), "+OK\r\n");
+        }
+    }
+
+    /// Starts so many clients. A reply that takes longer than `deadline` is a [`Fault::Hang`].
+    #[must_use]
+    pub fn start(address: &Address, clients: usize, deadline: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let progress = (0..clients).map(|_| Arc::new(AtomicUsize::new(0))).collect::<Vec<_>>();
+        let clients = progress.iter().enumerate().map(|(number, progress)| {
+            let client = Client::connect(address);
+            client.set_patience(deadline);
+            let (stop, progress) = (Arc::clone(&stop), Arc::clone(progress));
+            let random = fastrand::Rng::with_seed(number as u64);
+            let worker = LoadClient { number, client, random, last_write: 0, journal: Journal::default() };
+            std::thread::spawn(move || worker.run(&stop, &progress))
+        });
+        Self { clients: clients.collect(), progress, stop }
+    }
+
+    /// Waits until every client has had so many more answers, not counting refusals.
+    #[track_caller]
+    pub fn wait_for_answers(&self, each: usize, within: Duration) {
+        let read = || self.progress.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let before = read();
+        eventually(&format!("every client gets {each} more answers"), within, || {
+            let is_served = |(now, before): (usize, &usize)| now >= before + each;
+            read().into_iter().zip(&before).all(is_served).then_some(())
+        });
+    }
+
+    /// Stops the clients and holds what they saw against the server's own data.
+    #[must_use]
+    pub fn finish(self, server: &mut Client) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut report =
+            Report { faults: Vec::new(), answered: 0, refused: 0, acknowledged: 0, slowest: Duration::ZERO };
+        for (number, client) in self.clients.into_iter().enumerate() {
+            let journal = client.join().expect("a load client does not panic");
+            report.answered += journal.answered;
+            report.refused += journal.refused;
+            report.slowest = report.slowest.max(journal.slowest);
+            report.acknowledged +=
+                journal.written.values().filter(|&&outcome| outcome == Outcome::Acknowledged).count();
+            let executed = server.command(&["LRANGE", &journal_key(number), "0", "-1"]);
+            report.faults.extend(journal.compare(&executed));
+            report.faults.extend(journal.faults);
+        }
+        report
+    }
+}
+
+impl Report {
+    /// Panics unless nothing happened that must not.
+    #[track_caller]
+    pub fn assert_faultless(&self) {
+        assert!(
+            self.faults.is_empty(),
+            "{} faults, the first: {:?}",
+            self.faults.len(),
+            &self.faults[..self.faults.len().min(5)]
+        );
+    }
+}
+
+impl Journal {
+    fn compare(&self, executed: &Reply) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut times = HashMap::<u64, usize>::new();
+        let mut newest = 0;
+        for number in executed.elements() {
+            let number = number
+                .bulk()
+                .and_then(|digits| std::str::from_utf8(digits).ok())
+                .and_then(|digits| digits.parse().ok());
+            let number: u64 = number.expect("only numbers are pushed to a journal");
+            let count = times.entry(number).or_default();
+            *count += 1;
+            if *count == 2 {
+                faults.push(Fault::DoubleWrite(number));
+            } else if number < newest {
+                faults.push(Fault::Reordered(number));
+            }
+            newest = newest.max(number);
+        }
+        for (number, outcome) in &self.written {
+            match (outcome, times.contains_key(number)) {
+                (Outcome::Acknowledged, false) => faults.push(Fault::LostWrite(*number)),
+                (Outcome::NotSent, true) => faults.push(Fault::DeniedWrite(*number)),
+                _ => {}
+            }
+        }
+        faults
+    }
+}
+
+struct LoadClient {
+    number: usize,
+    client: Client,
+    random: fastrand::Rng,
+    last_write: u64,
+    journal: Journal,
+}
+
+/// A command and what its reply has to be.
+enum Sent {
+    Read { key: usize, request: Vec<u8> },
+    Ping { text: String },
+    Write { number: u64 },
+}
+
+impl LoadClient {
+    fn run(mut self, stop: &AtomicBool, progress: &AtomicUsize) -> Journal {
+        while !stop.load(Ordering::Relaxed) && self.journal.faults.is_empty() {
+            let refused = self.journal.refused;
+            if let Err(error) = self.pipeline() {
+                self.journal.faults.push(match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Fault::Hang,
+                    _ => Fault::Closed(error.to_string()),
+                });
+            }
+            progress.store(self.journal.answered, Ordering::Relaxed);
+            if self.journal.refused > refused {
+                std::thread::sleep(PAUSE_AFTER_REFUSAL);
+            }
+        }
+        self.journal
+    }
+
+    fn pipeline(&mut self) -> io::Result<()> {
+        let commands = (0..self.random.usize(1..=DEPTH)).map(|_| self.next_command()).collect::<Vec<_>>();
+        let bytes = commands.iter().flat_map(|sent| sent.encode(self.number)).collect::<Vec<_>>();
+        for sent in &commands {
+            if let Sent::Write { number } = sent {
+                self.journal.written.insert(*number, Outcome::Unknown);
+            }
+        }
+        let started = Instant::now();
+        self.client.try_send(&bytes)?;
+        for sent in commands {
+            let reply = self.client.try_reply()?;
+            self.journal.slowest = self.journal.slowest.max(started.elapsed());
+            self.judge(&sent, &reply);
+        }
+        Ok(())
+    }
+
+    fn next_command(&mut self) -> Sent {
+        let key = self.random.usize(..KEYS);
+        match self.random.u8(..10) {
+            0..4 => Sent::Read { key, request: words(&format!("GET {}", tagged_key(key))) },
+            4..6 => Sent::Read { key, request: words(&format!("GETRANGE {} 0 -1", tagged_key(key))) },
+            6 => Sent::Ping { text: format!("ping-{}-{}", self.number, self.random.u64(..)) },
+            _ => {
+                self.last_write += 1;
+                Sent::Write { number: self.last_write }
+            }
+        }
+    }
+
+    fn judge(&mut self, sent: &Sent, reply: &Reply) {
+        if is_refusal(reply) {
+            self.journal.refused += 1;
+            if let Sent::Write { number } = sent {
+                let outcome = if reply.text().contains("not sent") || reply.starts_with(b"-LOADING") {
+                    Outcome::NotSent
+                } else {
+                    Outcome::Unknown
+                };
+                self.journal.written.insert(*number, outcome);
+            }
+            return;
+        }
+        let is_own = match sent {
+            Sent::Read { key, .. } => reply.bulk() == Some(&tagged_value(*key)),
+            Sent::Ping { text } => reply.bulk() == Some(text.as_bytes()),
+            Sent::Write { .. } => reply.integer().is_some_and(|length| length > 0),
+        };
+        if !is_own {
+            let request = Reply(sent.encode(self.number)).text();
+            self.journal.faults.push(Fault::WrongReply { request, reply: reply.text() });
+            return;
+        }
+        self.journal.answered += 1;
+        if let Sent::Write { number } = sent {
+            self.journal.written.insert(*number, Outcome::Acknowledged);
+        }
+    }
+}
+
+impl Sent {
+    fn encode(&self, client: usize) -> Vec<u8> {
+        match self {
+            Self::Read { request, .. } => request.clone(),
+            Self::Ping { text } => request(&["PING", text]),
+            Self::Write { number } => request(&["RPUSH", &journal_key(client), &number.to_string()]),
+        }
+    }
+}
+
+/// An error that says that the server is out of reach, or not yet ready. No other error is an answer to these commands.
+fn is_refusal(reply: &Reply) -> bool {
+    reply.starts_with(b"-UPSTREAM ") || reply.starts_with(b"-LOADING ")
+}
+
+fn journal_key(client: usize) -> String {
+    format!("journal:{client}")
+}
+
+fn tagged_key(key: usize) -> String {
+    format!("tagged:{key}")
+}
+
+/// Names its key, and has a length of its own, so that a slip in where a reply ends shows as well.
+fn tagged_value(key: usize) -> Vec<u8> {
+    format!("value of tagged:{key} {}", "#".repeat(key * 7 % 300)).into_bytes()
+}

@@ -1,0 +1,118 @@
+//! A TCP relay that can hold traffic back or cut it: a partition, as a connection sees it.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::socket::Address;
+
+/// Stands between Nearside and a Redis and passes bytes on both ways, until told otherwise.
+#[derive(Debug)]
+pub struct Relay {
+    address: Address,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: Address,
+    stalled: AtomicBool,
+    ended: AtomicBool,
+    open: Mutex<Vec<TcpStream>>,
+}
+
+/// How soon a held-back connection notices that it is released: what the relay adds at most to a delay under test.
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl Relay {
+    /// Listens on a port of its own and passes connections on to `target`.
+    #[must_use]
+    pub fn to(target: &Address) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        let shared = Arc::new(Shared {
+            target: target.clone(),
+            stalled: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            open: Mutex::new(Vec::new()),
+        });
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || accepting.accept(&listener));
+        Self { address: Address::local(port), shared }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// From now on nothing passes, either way, and nothing is closed: a partition, a machine that hangs.
+    pub fn stall(&self) {
+        self.shared.stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// What was held back goes on.
+    pub fn resume(&self) {
+        self.shared.stalled.store(false, Ordering::SeqCst);
+    }
+
+    /// Closes every connection that is open now; new ones pass.
+    pub fn cut(&self) {
+        for stream in self.shared.open.lock().expect("no relay thread panics with the lock").drain(..) {
+            // It may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.cut();
+        // The acceptor waits for a connection: this one is its last.
+        let _ = self.address.connect();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        while let Ok((client, _)) = listener.accept() {
+            if self.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            // A target that is down: the client sees its connection closed at once.
+            let _ = self.connect(client);
+        }
+    }
+
+    fn connect(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
+        let Address::Tcp(target) = &self.target else { return Err(io::ErrorKind::Unsupported.into()) };
+        let server = TcpStream::connect(target)?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let mut open = self.open.lock().expect("no relay thread panics with the lock");
+        open.extend([client.try_clone()?, server.try_clone()?]);
+        for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
+            let shared = Arc::clone(self);
+            std::thread::spawn(move || shared.copy(from, to));
+        }
+        Ok(())
+    }
+
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut chunk = [0; 64 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut chunk) {
+            while self.stalled.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst) {
+                std::thread::sleep(PAUSE);
+            }
+            if to.write_all(&chunk[..read]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = from.shutdown(Shutdown::Both);
+    }
+}

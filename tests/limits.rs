@@ -1,0 +1,261 @@
+//! Large values, long pipelines, and clients that do not read.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, Read, Write};
+use std::time::{Duration, Instant};
+
+use nearside_tests::{Client, Nearside, RedisServer, calibrating, eventually, words};
+
+const MIB: usize = 1024 * 1024;
+const SOON: Duration = Duration::from_secs(20);
+
+/// A byte that depends on its place, with a period that is no power of two: a piece that is lost, doubled or moved shows.
+fn byte_at(place: usize) -> u8 {
+    (place % 251) as u8
+}
+
+/// 251 of them, 1,024 times: a piece of a large value that begins at any multiple of its length.
+fn piece() -> Vec<u8> {
+    (0..251 * 1024).map(byte_at).collect()
+}
+
+fn send_large(client: &Client, command: &[u8], size: usize) {
+    let mut writer = client.writer();
+    writer.write_all(command).unwrap();
+    let piece = piece();
+    let mut left = size;
+    while left > 0 {
+        let length = left.min(piece.len());
+        writer.write_all(&piece[..length]).unwrap();
+        left -= length;
+    }
+    writer.write_all(b"\r\n").unwrap();
+}
+
+/// Reads a bulk of that size, and checks every byte of it.
+fn read_large(client: &mut Client, size: usize) {
+    let reader = client.reader();
+    let mut line = Vec::new();
+    reader.read_until(b'\n', &mut line).unwrap();
+    assert_eq!(line.escape_ascii().to_string(), format!("${size}\\r\\n"));
+    let piece = piece();
+    let mut buffer = vec![0; piece.len()];
+    let mut left = size;
+    while left > 0 {
+        let length = left.min(piece.len());
+        reader.read_exact(&mut buffer[..length]).unwrap();
+        assert!(buffer[..length] == piece[..length], "a byte is not what was sent, {left} from the end");
+        left -= length;
+    }
+    let mut end = [0; 2];
+    reader.read_exact(&mut end).unwrap();
+    assert_eq!(&end, b"\r\n");
+}
+
+#[test]
+fn a_value_of_512_mib_passes_in_both_directions_while_others_are_served() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let size = 512 * MIB;
+    let mut large = nearside.client();
+    std::thread::scope(|scope| {
+        let (done, finished) = std::sync::mpsc::channel::<()>();
+        let mut small = nearside.client();
+        let other = scope.spawn(move || {
+            let mut served = 0;
+            while matches!(finished.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty)) {
+                assert_eq!(small.call("SET small v"), "+OK\r\n");
+                assert_eq!(small.call("GET small"), "$1\r\nv\r\n");
+                served += 1;
+            }
+            served
+        });
+        send_large(&large, format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${size}\r\n").as_bytes(), size);
+        assert_eq!(large.reply(), "+OK\r\n");
+        for command in ["GET large", "GETRANGE large 0 -1"] {
+            large.send(&words(command));
+            read_large(&mut large, size);
+        }
+        assert_eq!(large.call("PING"), "+PONG\r\n");
+        drop(done);
+        let served = other.join().unwrap();
+        assert!(served > 100, "the other client was served {served} times only");
+    });
+}
+
+#[test]
+fn an_argument_larger_than_512_mib_is_refused_before_it_is_sent() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", 512 * MIB + 1).as_bytes());
+    assert_eq!(client.rest_until_closed(), b"-ERR Protocol error: invalid bulk length\r\n");
+}
+
+#[test]
+fn values_of_every_size_around_the_buffers_pass() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    let piece = piece();
+    let around = |size: usize| [size - 3, size - 2, size - 1, size, size + 1, size + 17];
+    for size in [64, 512, 1024, 4096, 8192, 16 * 1024, 32 * 1024, 64 * 1024, 128 * 1024, 256 * 1024 - 10_000]
+        .into_iter()
+        .flat_map(around)
+    {
+        let value = &piece[..size];
+        assert_eq!(client.command(&[b"SET".as_ref(), b"k", value]), "+OK\r\n");
+        for _ in 0..2 {
+            assert_eq!(client.call("GET k").bulk(), Some(value), "{size} bytes");
+        }
+        assert_eq!(client.call("GETRANGE k 0 -1").bulk(), Some(value), "{size} bytes");
+    }
+}
+
+#[test]
+fn a_pipeline_of_100_000_commands_is_answered_in_order() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    let mut bytes = Vec::new();
+    for number in 0..25_000 {
+        bytes.extend(words(&format!("SET k {number}")));
+        bytes.extend(words("GET k"));
+        bytes.extend(words(&format!("ECHO {number}")));
+        bytes.extend(words("GETRANGE k 0 -1"));
+    }
+    let replies = client.exchange(&bytes, 100_000);
+    for (number, replies) in replies.chunks(4).enumerate() {
+        let expected = format!("${}\r\n{number}\r\n", number.to_string().len());
+        assert_eq!(replies[0], "+OK\r\n", "{number}");
+        for reply in &replies[1..] {
+            assert_eq!(*reply, expected.as_str(), "{number}");
+        }
+    }
+}
+
+#[test]
+fn a_pipeline_of_hits_and_one_of_100_000_arguments_are_answered() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    client.call("SET k v");
+    let replies = client.exchange(&words("GET k").repeat(100_000), 100_000);
+    assert!(replies.iter().all(|reply| *reply == "$1\r\nv\r\n"));
+
+    let mut mset = vec!["MSET".to_owned()];
+    mset.extend((0..50_000).flat_map(|number| [format!("key:{number}"), number.to_string()]));
+    assert_eq!(client.command(&mset), "+OK\r\n");
+    assert_eq!(client.call("GET key:49999"), "$5\r\n49999\r\n");
+    let mut del = vec!["DEL".to_owned()];
+    del.extend((0..50_000).map(|number| format!("key:{number}")));
+    assert_eq!(client.command(&del), ":50000\r\n");
+    assert_eq!(client.call("GET key:49999"), "$-1\r\n");
+}
+
+#[test]
+fn one_greedy_pipeline_does_not_starve_another_client() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let mut greedy = nearside.client();
+    let mut modest = nearside.client();
+    modest.call("SET k v");
+    let requests = words("GET k").repeat(400_000);
+    std::thread::scope(|scope| {
+        let greedy = scope.spawn(move || greedy.exchange(&requests, 400_000).len());
+        let mut served = 0;
+        while !greedy.is_finished() {
+            assert_eq!(modest.call("GET k"), "$1\r\nv\r\n");
+            served += 1;
+        }
+        assert_eq!(greedy.join().unwrap(), 400_000);
+        assert!(served > 20, "served {served} times beside 400,000 commands of another");
+    });
+}
+
+/// Asks for much more than any socket buffer holds, and reads nothing.
+fn ask_and_do_not_read(nearside: &Nearside) -> Client {
+    let client = nearside.client();
+    let mut writer = client.writer();
+    // 200 MiB of replies. The connection may end before all of it is asked for.
+    let _ = writer.write_all(&words("GETRANGE mebibyte 0 -1").repeat(200));
+    client
+}
+
+fn with_mebibyte(args: &[&str]) -> (RedisServer, Nearside) {
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, args);
+    let value = vec![b'x'; MIB];
+    assert_eq!(redis.client().command(&[b"SET".as_ref(), b"mebibyte", &value]), "+OK\r\n");
+    (redis, nearside)
+}
+
+/// How many bytes still come before the connection ends.
+fn bytes_until_closed(client: &mut Client) -> usize {
+    client.rest_until_closed().len()
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_off_at_the_hard_limit() {
+    if calibrating("output limits of 16 MiB") {
+        return;
+    }
+    let (_redis, nearside) = with_mebibyte(&["--output-limit-hard", "16MiB"]);
+    let mut bystander = nearside.client();
+    let mut client = ask_and_do_not_read(&nearside);
+    eventually("it is cut off", SOON, || {
+        (nearside.metrics().get("nearside_clients_cut_off_total{reason=\"output\"}") == Some(&1.0)).then_some(())
+    });
+    assert!(bytes_until_closed(&mut client) < 200 * MIB);
+    assert_eq!(bystander.call("GETRANGE mebibyte 0 2"), "$3\r\nxxx\r\n");
+    // One who reads gets all of it, limit or not.
+    let replies = bystander.exchange(&words("GETRANGE mebibyte 0 -1").repeat(100), 100);
+    assert!(replies.iter().all(|reply| reply.bulk().is_some_and(|value| value.len() == MIB)));
+}
+
+#[test]
+fn a_client_that_does_not_read_for_long_is_cut_off_at_the_soft_limit() {
+    if calibrating("output limits of 4 MiB") {
+        return;
+    }
+    let (_redis, nearside) = with_mebibyte(&["--output-limit-soft", "4MiB", "--output-limit-soft-time", "1s"]);
+    let started = Instant::now();
+    let mut client = ask_and_do_not_read(&nearside);
+    eventually("it is cut off", SOON, || {
+        (nearside.metrics().get("nearside_clients_cut_off_total{reason=\"output\"}") == Some(&1.0)).then_some(())
+    });
+    assert!(started.elapsed() >= Duration::from_secs(1), "not before its time: {:?}", started.elapsed());
+    assert!(bytes_until_closed(&mut client) < 200 * MIB);
+}
+
+#[test]
+fn past_the_memory_for_all_clients_commands_are_answered_overload() {
+    if calibrating("limit for all clients") {
+        return;
+    }
+    let (_redis, nearside) = with_mebibyte(&["--buffer-memory", "16MiB"]);
+    let mut bystander = nearside.client();
+    let greedy = (0..4).map(|_| ask_and_do_not_read(&nearside)).collect::<Vec<_>>();
+    eventually("commands are refused", SOON, || {
+        bystander.call("GETRANGE mebibyte 0 -1").starts_with(b"-OVERLOAD ").then_some(())
+    });
+    drop(greedy);
+    eventually("they are served again", SOON, || {
+        (bystander.call("GETRANGE mebibyte 0 2") == "$3\r\nxxx\r\n").then_some(())
+    });
+}
+
+#[test]
+fn an_endless_request_is_cut_off() {
+    if calibrating("query buffer limit of 2 MiB") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--query-buffer-limit", "2MiB"]);
+    let mut client = nearside.client();
+    let mut writer = client.writer();
+    let _ =
+        writer.write_all(b"*1000000\r\n").and_then(|()| writer.write_all(&b"$10\r\n0123456789\r\n".repeat(500_000)));
+    assert!(client.rest_until_closed().is_empty());
+    assert_eq!(nearside.client().call("PING"), "+PONG\r\n");
+}
