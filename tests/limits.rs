@@ -208,9 +208,10 @@ fn a_client_that_does_not_read_is_cut_off_at_the_hard_limit() {
     });
     assert!(bytes_until_closed(&mut client) < 200 * MIB);
     assert_eq!(bystander.call("GETRANGE mebibyte 0 2"), "$3\r\nxxx\r\n");
-    // One who reads gets all of it, limit or not.
-    let replies = bystander.exchange(&words("GETRANGE mebibyte 0 -1").repeat(100), 100);
-    assert!(replies.iter().all(|reply| reply.bulk().is_some_and(|value| value.len() == MIB)));
+    // One who reads gets as much as he likes.
+    for _ in 0..40 {
+        assert_eq!(bystander.call("GETRANGE mebibyte 0 -1").bulk().map(<[u8]>::len), Some(MIB));
+    }
 }
 
 #[test]

@@ -135,10 +135,17 @@ impl Worlds {
     }
 }
 
+/// Up to the marker; or up to where replies end, with why.
 fn replies_until(client: &mut Client, marker: &str) -> Vec<Reply> {
     let mut replies = Vec::new();
     loop {
-        let reply = client.reply();
+        let reply = match client.try_reply() {
+            Ok(reply) => reply,
+            Err(error) => {
+                replies.push(Reply(format!("(no reply: {error})").into_bytes()));
+                return replies;
+            }
+        };
         let is_last = reply.bulk() == Some(marker.as_bytes());
         replies.push(reply);
         if is_last {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nearside_nearcache::{Answer, Lease, Lookup, NearCache, Renewal, Ttl};
+use nearside_nearcache::{Answer, Lease, LeaseOwner, Lookup, NearCache, Renewal, Ttl};
 use nearside_nearcache_interleavings::{Actor, KEY, NOBODY, NOW, SCOPES, World, explore, small_cache};
 
 const INTERLEAVINGS: usize = 20_000;
@@ -13,6 +13,61 @@ fn actor(does: impl FnOnce(&World) + Send + 'static) -> Actor {
 
 fn reader(reads: usize) -> Actor {
     actor(move |world| (0..reads).for_each(|_| world.read(SCOPES[0])))
+}
+
+/// An answer is being stored while `ends` ends its right to be: nothing of it may be served once that is done.
+fn explore_an_answer_against(ends: fn(&NearCache, LeaseOwner) -> Option<LeaseOwner>) {
+    explore(
+        move || {
+            let cache = small_cache();
+            let owner = cache.open_lease();
+            owner.renew(NOW, NOW);
+            let Lookup::Lead(mut ticket) = cache.lookup(KEY, SCOPES[0], NOW, || NOBODY) else { panic!("it is empty") };
+            ticket.sent(&owner.lease(), NOW);
+            let answer = Answer::Store { reply: b"+1\r\n", ttl: Ttl::Persistent };
+            let completion = shuttle::thread::spawn(move || ticket.complete(answer, NOW).len());
+
+            let owner = ends(&cache, owner);
+            let look = || cache.lookup(KEY, SCOPES[0], NOW, || NOBODY);
+            assert!(matches!(look(), Lookup::Lead(_)), "a hit, or a fetch from before to follow");
+            assert_eq!(completion.join().expect("the completion panicked"), 1);
+            assert!(matches!(look(), Lookup::Lead(_)), "a hit from before");
+            drop(owner);
+        },
+        INTERLEAVINGS,
+    );
+}
+
+#[test]
+fn an_answer_stored_during_a_write_is_gone_when_the_write_is_acknowledged() {
+    explore_an_answer_against(|cache, owner| {
+        cache.wrote(KEY);
+        Some(owner)
+    });
+}
+
+#[test]
+fn an_answer_stored_during_an_invalidation_is_gone_after_it() {
+    explore_an_answer_against(|cache, owner| {
+        cache.invalidate(KEY);
+        Some(owner)
+    });
+}
+
+#[test]
+fn an_answer_stored_during_a_flush_is_gone_after_it() {
+    explore_an_answer_against(|cache, owner| {
+        cache.flush();
+        Some(owner)
+    });
+}
+
+#[test]
+fn an_answer_stored_while_its_connection_ends_is_gone_after_it() {
+    explore_an_answer_against(|_, owner| {
+        drop(owner);
+        None
+    });
 }
 
 #[test]

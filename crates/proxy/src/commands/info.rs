@@ -108,15 +108,15 @@ fn section(shared: &Shared) -> String {
     field("workers", &shared.config.workers);
     field("upstream", &shared.config.upstream);
     field("connections", &shared.registry.len());
-    field("max_clients", &shared.max_clients.load(Relaxed));
-    field("connections_received", &sum(|metrics| &metrics.connections));
+    field("max_connections", &shared.max_clients.load(Relaxed));
+    field("connections_accepted", &sum(|metrics| &metrics.connections));
     field("clients_cut_off", &CutOff::ALL.iter().map(cut_off).sum::<u64>());
     field("buffer_bytes", &shared.buffers.load(Relaxed));
-    field("cache_capacity", &shared.config.cache_size.unwrap_or(0));
+    field("cache_capacity_bytes", &shared.config.cache_size.unwrap_or(0));
     field("cache_bytes", &cache.map_or(0, |cache| cache.bytes()));
     field("cache_entries", &cache.map_or(0, |cache| cache.entries()));
     field("cache_hits", &served(Route::Hit));
-    field("cache_misses", &served(Route::Fetch));
+    field("cache_misses", &shared.metrics.iter().map(|metrics| metrics.cache_misses()).sum::<u64>());
     field("invalidations", &sum(|metrics| &metrics.invalidations));
     field("leases_lapsed", &sum(|metrics| &metrics.leases_lapsed));
     for route in Route::ALL {

@@ -134,3 +134,102 @@ fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Resp
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::Ordering;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::control::fixture;
+
+    fn admin() -> Arc<Admin> {
+        let (shared, _) = fixture::shared(&[]);
+        let (health, _) = Health::new(Arc::clone(&shared));
+        Arc::new(Admin { metrics: Exposition::new(shared, health.clone()), health })
+    }
+
+    fn connect(admin: &Arc<Admin>) -> DuplexStream {
+        let (client, server) = duplex(64 * 1024);
+        let admin = Arc::clone(admin);
+        tokio::spawn(async move { timeout(CONNECTION_TIME, serve_one(admin, server)).await });
+        client
+    }
+
+    /// The whole answer to `request`, at whose end the connection is closed.
+    async fn answer(admin: &Arc<Admin>, request: &str) -> String {
+        let mut client = connect(admin);
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn get(admin: &Arc<Admin>, path: &str) -> String {
+        answer(admin, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_also_when_it_is_not_ready_and_says_why_it_is_not() {
+        let admin = admin();
+        assert!(get(&admin, "/healthz").await.starts_with("HTTP/1.1 200 "));
+        let answer = get(&admin, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nthe upstream has not answered yet\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn metrics_come_with_their_content_type_and_end() {
+        let answer = get(&admin(), "/metrics?x=y").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+        assert!(answer.ends_with("\n# EOF\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_other_methods_are_refused() {
+        let admin = admin();
+        for path in ["/", "/healthz/", "/Metrics", "//metrics"] {
+            let answer = get(&admin, path).await;
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+        }
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "FOO"] {
+            let request = format!("{method} /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+            let answer = answer(&admin, &request).await;
+            assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD\r\n"), "{method}: {answer}");
+        }
+        let head = answer(&admin, "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_request_larger_than_any_probes_is_refused() {
+        let request = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEAD));
+        let answer = answer(&admin(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_request_holds_a_connection_for_a_few_seconds_only() {
+        let mut client = connect(&admin());
+        let began = Instant::now();
+        client.write_all(b"GET /healthz HT").await.unwrap();
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest).await;
+        assert!(began.elapsed() <= CONNECTION_TIME, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn it_is_not_ready_once_a_shutdown_has_begun() {
+        let (shared, _) = fixture::shared(&[]);
+        let (health, pings) = Health::new(Arc::clone(&shared));
+        let admin = Arc::new(Admin { metrics: Exposition::new(Arc::clone(&shared), health.clone()), health });
+        pings.send_replace(super::super::health::LastPing::Answered(Instant::now()));
+        assert!(get(&admin, "/readyz").await.starts_with("HTTP/1.1 200 "));
+        shared.draining.store(true, Ordering::Release);
+        assert!(get(&admin, "/readyz").await.starts_with("HTTP/1.1 503 "));
+    }
+}

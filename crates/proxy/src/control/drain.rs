@@ -40,3 +40,36 @@ fn cut_off(shared: &Shared) {
         let _ = shared.mailboxes[client.worker].try_send(end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::mpsc;
+    use std::thread;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::control::fixture;
+
+    #[tokio::test]
+    async fn it_ends_as_soon_as_the_workers_have() {
+        let (shared, mut mailboxes) = fixture::shared(&["--workers", "1", "--drain-timeout", "1h"]);
+        let mut mailbox = mailboxes.remove(0);
+        let worker = thread::spawn(move || assert!(matches!(mailbox.blocking_recv(), Some(Message::Drain))));
+        timeout(Duration::from_secs(10), run(&shared, &[worker])).await.unwrap();
+        assert!(shared.draining.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_does_not_end_is_not_waited_for_much_longer_than_the_drain_timeout() {
+        let (shared, _mailboxes) = fixture::shared(&["--workers", "1", "--drain-timeout", "7s"]);
+        let (end, ended) = mpsc::channel::<()>();
+        let worker = thread::spawn(move || assert!(ended.recv().is_err()));
+        let began = Instant::now();
+        run(&shared, &[worker]).await;
+        let took = began.elapsed();
+        assert!(took >= Duration::from_secs(7) && took < Duration::from_secs(8), "{took:?}");
+        drop(end);
+    }
+}

@@ -81,3 +81,43 @@ fn readiness(draining: bool, last_ping: &LastPing, now: Instant) -> Result<(), N
         LastPing::Failed(error) => Err(NotReady::Failed(error.clone())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::control::fixture::{self, FakeUpstream, Reaction};
+
+    #[test]
+    fn it_is_ready_while_the_last_ping_was_answered_lately() {
+        let (now, failed) = (Instant::now(), UpstreamError::Failed("no".to_owned()));
+        let answered = LastPing::Answered(now);
+        assert_eq!(readiness(false, &LastPing::None, now), Err(NotReady::NotPinged));
+        assert_eq!(readiness(false, &answered, now + ANSWER_HOLDS), Ok(()));
+        let late = now + ANSWER_HOLDS + Duration::from_millis(1);
+        assert_eq!(readiness(false, &answered, late), Err(NotReady::Silent));
+        assert_eq!(readiness(false, &LastPing::Failed(failed.clone()), now), Err(NotReady::Failed(failed)));
+        assert_eq!(readiness(true, &answered, now), Err(NotReady::Draining));
+    }
+
+    #[tokio::test]
+    async fn pings_follow_the_upstream_down_and_up_again() {
+        let upstream = FakeUpstream::start(Reaction::polite);
+        let (shared, _mailboxes) = fixture::shared(&["--upstream", &upstream.url()]);
+        let client = Arc::new(UpstreamClient::new(&shared.config));
+        let (health, pings) = Health::new(Arc::clone(&shared));
+        assert_eq!(health.check(), Err(NotReady::NotPinged));
+        let mut last_ping = health.last_ping.clone();
+        let pinging = tokio::spawn(ping(client, pings));
+        for silent in [false, true, false] {
+            upstream.set_silent(silent);
+            let limit = Duration::from_secs(20);
+            let as_expected = last_ping.wait_for(|last| matches!(last, LastPing::Failed(_)) == silent);
+            tokio::time::timeout(limit, as_expected).await.unwrap().unwrap();
+            assert_eq!(health.check().is_ok(), !silent);
+        }
+        shared.draining.store(true, Ordering::Release);
+        assert_eq!(health.check(), Err(NotReady::Draining));
+        pinging.abort();
+    }
+}

@@ -216,3 +216,121 @@ impl Families<'_> {
         self.family(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::control::fixture;
+
+    /// What is told of what `count` has counted.
+    fn told(flags: &[&str], count: impl FnOnce(&Shared)) -> String {
+        let (shared, _) = fixture::shared(flags);
+        count(&shared);
+        let (health, _) = Health::new(Arc::clone(&shared));
+        Exposition::new(shared, health).text()
+    }
+
+    fn assert_has_lines(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|told| told == *line), "{line:?} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_counters_of_all_workers_are_added_up() {
+        let text = told(&["--workers", "2", "--upstream", "redis://h:7"], |shared| {
+            for worker in &shared.metrics {
+                worker.served(Route::Hit, 1500, 3);
+                worker.served(Route::Fetch, 20_000, 2);
+                worker.bypasses.add(1);
+                worker.upstream_commands.add(10);
+                worker.upstream_errors.add(4);
+                worker.invalidations.add(5);
+                worker.leases_lapsed.add(6);
+                worker.overloads.add(7);
+                worker.connections.add(8);
+                worker.cut_off(CutOff::TornReply);
+            }
+            shared.clients[1].store(9, Relaxed);
+            shared.buffers.store(1000, Relaxed);
+            shared.acceptor.refused(Refusal::MaxClients);
+        });
+        assert_has_lines(
+            &text,
+            &[
+                "nearside_commands_total{route=\"hit\"} 6",
+                "nearside_commands_total{route=\"own\"} 0",
+                "nearside_cache_hits_total 6",
+                "nearside_cache_misses_total 6",
+                "nearside_cache_bytes 0",
+                "nearside_cache_entries 0",
+                "nearside_upstream_commands_total{node=\"h:7\"} 20",
+                "nearside_upstream_errors_total{node=\"h:7\"} 8",
+                "nearside_invalidations_total 10",
+                "nearside_leases_lapsed_total 12",
+                "nearside_overloads_total 14",
+                "nearside_connections 9",
+                "nearside_connections_accepted_total 16",
+                "nearside_connections_refused_total{reason=\"max-clients\"} 1",
+                "nearside_clients_cut_off_total{reason=\"torn-reply\"} 2",
+                "nearside_buffer_bytes 1000",
+                "nearside_draining 0",
+                "nearside_ready 0",
+                concat!("nearside_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn buckets_count_all_that_took_no_longer_than_their_bound() {
+        let text = told(&["--workers", "1"], |shared| {
+            shared.metrics[0].served(Route::Own, 900, 1); // below 1 µs
+            shared.metrics[0].served(Route::Own, 1_500, 2); // below 2 µs
+            shared.metrics[0].served(Route::Own, 60_000_000_000, 4); // a minute
+        });
+        let bucket = |bound: &str, count: u64| {
+            format!("nearside_command_duration_seconds_bucket{{route=\"own\",le=\"{bound}\"}} {count}")
+        };
+        // The largest bound is 2^22 µs.
+        let buckets = [bucket("1e-6", 1), bucket("2e-6", 3), bucket("4.194304", 3), bucket("+Inf", 7)];
+        assert_has_lines(&text, &buckets.each_ref().map(String::as_str));
+        assert_has_lines(
+            &text,
+            &[
+                "nearside_command_duration_seconds_count{route=\"own\"} 7",
+                "nearside_command_duration_seconds_sum{route=\"own\"} 240.0000039",
+            ],
+        );
+    }
+
+    #[test]
+    fn every_family_is_described_once_and_ends_in_what_it_is() {
+        let text = told(&[], |_| {});
+        let mut families = HashSet::new();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, _) = line.split_once(' ').unwrap();
+            assert!(families.insert(name), "{name} twice");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} is not explained");
+        }
+        assert!(families.len() > 25);
+        assert!(text.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_process_tells_what_it_takes_of_the_machine() {
+        let text = told(&[], |_| {});
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}"));
+            line.trim().parse().unwrap()
+        };
+        assert!(value("process_resident_memory_bytes ") > 1e6);
+        assert!(value("process_cpu_seconds_total ") > 0.0);
+        assert!(value("process_open_fds ") >= 3.0);
+        let since = UNIX_EPOCH.elapsed().unwrap().as_secs_f64() - value("process_start_time_seconds ");
+        assert!((-1.0..60.0).contains(&since), "{since}");
+    }
+}

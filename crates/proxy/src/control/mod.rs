@@ -7,9 +7,12 @@
 mod acceptor;
 mod admin;
 mod drain;
+#[cfg(test)]
+mod fixture;
 mod health;
 mod metrics;
 mod questions;
+mod seldom;
 mod signals;
 mod sweep;
 mod upstream;

@@ -13,6 +13,7 @@ use nearside_resp::frame::Value;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
+use super::seldom::Seldom;
 use super::upstream::UpstreamClient;
 use crate::shared::{Message, Shared, Unknown};
 
@@ -26,12 +27,22 @@ const MAX_ANSWERS: usize = 4096;
 /// Answers until the channel closes.
 pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<UpstreamClient>, mut questions: mpsc::Receiver<Unknown>) {
     let mut answers = Answers::default();
+    let mut trouble = Seldom::default();
     let mut batch = Vec::with_capacity(BATCH);
     while questions.recv_many(&mut batch, BATCH).await > 0 {
         let names = answers.missing(&batch, Instant::now());
         if !names.is_empty() {
-            let reply = ask(&shared, &upstream, &names).await;
-            answers.learn(names, reply.as_ref(), Instant::now());
+            let reply = upstream.command_info(&names).await;
+            if let Err(error) = &reply
+                && trouble.is_due()
+            {
+                tracing::warn!("the upstream could not be asked about unknown commands: {error}");
+            }
+            let reply = reply.ok().filter(|reply| reply.as_items().is_some_and(|entries| entries.len() == names.len()));
+            if let Some(reply) = &reply {
+                extend_table(&shared, reply);
+            }
+            answers.learn(&names, reply.as_ref(), Instant::now());
         }
         for question in batch.drain(..) {
             let absent = answers.is_absent(&question.name);
@@ -40,26 +51,15 @@ pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<UpstreamClient>, mut 
     }
 }
 
-/// The upstream's answer, with an element for each name. What it knows is in the table then.
-async fn ask(shared: &Shared, upstream: &UpstreamClient, names: &[String]) -> Option<Value> {
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let reply = match upstream.command_info(&names).await {
-        Ok(reply) => reply,
-        Err(error) => {
-            tracing::warn!("the upstream could not be asked about unknown commands: {error}");
-            return None;
-        }
-    };
-    if reply.as_items()?.len() != names.len() {
-        return None;
-    }
+/// Most answers bring nothing: the command does not exist.
+fn extend_table(shared: &Shared, reply: &Value) {
     let known = shared.commands.load();
-    let learned = known.with_learned(&reply);
-    if learned.iter().count() > known.iter().count() {
-        tracing::info!("learned of commands from the upstream, asked about {}", names.join(", "));
-        shared.commands.store(Arc::new(learned));
+    let extended = known.with_learned(reply);
+    let learned = extended.iter().count() - known.iter().count();
+    if learned > 0 {
+        tracing::info!("learned of {learned} commands from the upstream");
+        shared.commands.store(Arc::new(extended));
     }
-    Some(reply)
 }
 
 /// To the session's worker, which reads the table anew.
@@ -82,7 +82,7 @@ struct Answers {
 
 impl Answers {
     /// The names that have to be asked about, each once.
-    fn missing(&mut self, questions: &[Unknown], now: Instant) -> Vec<String> {
+    fn missing<'q>(&mut self, questions: &'q [Unknown], now: Instant) -> Vec<&'q str> {
         let is_over = |since: Instant| now - since >= VALIDITY;
         self.failed = self.failed.filter(|failed| !is_over(*failed));
         self.absent.retain(|_, (_, since)| !is_over(*since));
@@ -97,18 +97,18 @@ impl Answers {
             let Some(name) = printable(&question.name) else { continue };
             if let Entry::Vacant(entry) = self.absent.entry(question.name.clone()) {
                 entry.insert((false, now));
-                missing.push(name.to_owned());
+                missing.push(name);
             }
         }
         missing
     }
 
     /// Takes in the upstream's answer to `names`; `None`: it gave none.
-    fn learn(&mut self, names: Vec<String>, reply: Option<&Value>, now: Instant) {
+    fn learn(&mut self, names: &[&str], reply: Option<&Value>, now: Instant) {
         match reply.and_then(Value::as_items) {
             Some(entries) => {
-                let absent = entries.iter().map(|entry| *entry == Value::Null);
-                self.absent.extend(names.into_iter().map(String::into_bytes).zip(absent.map(|absent| (absent, now))));
+                let absent = entries.iter().map(|entry| (*entry == Value::Null, now));
+                self.absent.extend(names.iter().map(|name| name.as_bytes().to_vec()).zip(absent));
             }
             None => self.failed = Some(now),
         }
@@ -124,4 +124,124 @@ impl Answers {
 /// `fred` only takes in UTF-8.
 fn printable(name: &[u8]) -> Option<&str> {
     std::str::from_utf8(name).ok().filter(|name| name.bytes().all(|byte| byte.is_ascii_graphic()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::time::{advance, timeout};
+
+    use super::*;
+    use crate::control::fixture::{self, FakeUpstream, Reaction};
+
+    const GET_LIKE: &str = "*6\r\n$7\r\nmod.get\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n";
+
+    fn unknown(name: &str, session: u64) -> Unknown {
+        Unknown { name: name.as_bytes().to_vec(), worker: 0, session }
+    }
+
+    /// Serves `questions` to the end; what the sessions of the one worker heard, in their order.
+    async fn serve(upstream: &FakeUpstream, questions: Vec<Unknown>) -> (Arc<Shared>, Vec<(u64, bool)>) {
+        let (shared, mut mailboxes) = fixture::shared(&["--workers", "1", "--upstream", &upstream.url()]);
+        let client = Arc::new(UpstreamClient::new(&shared.config));
+        let (sender, receiver) = mpsc::channel(questions.len());
+        let count = questions.len();
+        questions.into_iter().for_each(|question| sender.try_send(question).unwrap());
+        drop(sender);
+        run(Arc::clone(&shared), client, receiver).await;
+        let mut heard = Vec::new();
+        for _ in 0..count {
+            match mailboxes[0].try_recv().unwrap() {
+                Message::Learned { session, absent } => heard.push((session, absent)),
+                other => panic!("{other:?}"),
+            }
+        }
+        heard.sort_unstable();
+        (shared, heard)
+    }
+
+    #[tokio::test]
+    async fn all_that_wait_are_asked_about_at_once_and_each_session_hears_of_its_own() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO mod.get garbage" => Reaction::say(format!("*2\r\n{GET_LIKE}*-1\r\n")),
+            _ => Reaction::polite(request),
+        });
+        let questions = [("mod.get", 1), ("garbage", 2), ("mod.get", 3), ("garbage", 4)];
+        let (shared, heard) = serve(&upstream, questions.map(|(name, session)| unknown(name, session)).into()).await;
+        assert_eq!(heard, [(1, false), (2, true), (3, false), (4, true)]);
+        assert_eq!(upstream.count("COMMAND INFO mod.get garbage"), 1);
+        assert!(shared.commands.load().named("mod.get").is_some());
+    }
+
+    #[tokio::test]
+    async fn a_session_hears_also_when_the_upstream_fails_and_then_the_command_may_exist() {
+        for reaction in [Reaction::HangUp, Reaction::say("-NOPERM no\r\n"), Reaction::say("*0\r\n")] {
+            let upstream = FakeUpstream::start(move |request| {
+                if request.starts_with("COMMAND INFO") { reaction.clone() } else { Reaction::polite(request) }
+            });
+            let questions = (0..100).map(|n| unknown(&format!("c{n}"), n)).collect();
+            let (_, heard) = serve(&upstream, questions).await;
+            assert_eq!(heard.len(), 100);
+            assert!(heard.iter().all(|(_, absent)| !absent));
+            assert_eq!(upstream.count_starting("COMMAND INFO"), 1, "who has just failed is not asked at once again");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_that_no_command_has_are_not_asked_about() {
+        let upstream = FakeUpstream::start(Reaction::polite);
+        let mut odd = unknown("", 1);
+        odd.name = vec![0xff, b'x'];
+        let (_, heard) = serve(&upstream, vec![odd, unknown("a b", 2), unknown("a\r\nb", 3)]).await;
+        assert_eq!(heard, [(1, false), (2, false), (3, false)]);
+        assert_eq!(upstream.count_starting("COMMAND INFO"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_holds_for_a_second() {
+        let mut answers = Answers::default();
+        let garbage = [unknown("garbage", 1)];
+        assert_eq!(answers.missing(&garbage, Instant::now()), ["garbage"]);
+        answers.learn(&["garbage"], Some(&Value::Array(vec![Value::Null])), Instant::now());
+        advance(VALIDITY - Duration::from_millis(1)).await;
+        assert!(answers.missing(&garbage, Instant::now()).is_empty());
+        assert!(answers.is_absent(b"garbage"));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(answers.missing(&garbage, Instant::now()), ["garbage"]);
+        assert!(!answers.is_absent(b"garbage"), "not known again until it is answered");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_nothing_is_asked_for_a_second() {
+        let mut answers = Answers::default();
+        answers.learn(&["a"], None, Instant::now());
+        advance(VALIDITY - Duration::from_millis(1)).await;
+        assert!(answers.missing(&[unknown("b", 1)], Instant::now()).is_empty());
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(answers.missing(&[unknown("b", 1)], Instant::now()), ["b"]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let (mut answers, now) = (Answers::default(), Instant::now());
+        for n in 0..3 * MAX_ANSWERS {
+            answers.missing(&[unknown(&format!("c{n}"), 1)], now);
+            assert!(answers.absent.len() <= MAX_ANSWERS + BATCH);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_mailbox_gets_the_answer_once_it_is_read() {
+        let (shared, mut mailboxes) = fixture::shared(&["--workers", "1"]);
+        while shared.mailboxes[0].try_send(Message::Load(0)).is_ok() {}
+        answer(&shared, &unknown("x", 7), true);
+        let heard = async {
+            loop {
+                if let Some(Message::Learned { session, absent }) = mailboxes[0].recv().await {
+                    return (session, absent);
+                }
+            }
+        };
+        assert_eq!(timeout(Duration::from_secs(10), heard).await.unwrap(), (7, true));
+    }
 }

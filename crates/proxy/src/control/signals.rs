@@ -51,3 +51,22 @@ impl fmt::Display for Signal {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use rustix::process::{Signal as Number, getpid, kill_process};
+
+    use super::*;
+
+    /// One test, as signals are the whole process's.
+    #[tokio::test]
+    async fn each_signal_is_told_with_the_exit_code_that_shells_expect() {
+        let mut signals = Signals::new().unwrap();
+        for (number, name, exit_code) in [(Number::TERM, "SIGTERM", 143), (Number::INT, "SIGINT", 130)] {
+            kill_process(getpid(), number).unwrap();
+            let signal = signals.next().await;
+            assert_eq!((signal.to_string().as_str(), signal.exit_code()), (name, exit_code));
+        }
+    }
+}

@@ -105,7 +105,7 @@ impl UpstreamClient {
         let answer = timeout(self.answer_time, question(connection.client.clone())).await;
         let error = match answer {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => UpstreamError::Failed(error.details().to_owned()),
+            Ok(Err(error)) => UpstreamError::Failed(in_plain_words(error.details())),
             Err(_) => UpstreamError::Timeout { what: "answer", limit: self.answer_time },
         };
         self.discard(&connection).await;
@@ -143,7 +143,7 @@ impl UpstreamClient {
                 self.introduce(&connection.client).await;
                 Ok(connection)
             }
-            Ok(Err(error)) => Err(UpstreamError::Failed(error.details().to_owned())),
+            Ok(Err(error)) => Err(UpstreamError::Failed(in_plain_words(error.details()))),
             Err(_) => Err(UpstreamError::Timeout { what: "connection", limit: self.connect_time }),
         }
     }
@@ -183,5 +183,124 @@ fn value(frame: Resp3Frame) -> Value {
         Resp3Frame::BlobString { data, .. } => Value::Bulk(data.to_vec()),
         Resp3Frame::Array { data, .. } => Value::Array(data.into_iter().map(value).collect()),
         _ => Value::Null,
+    }
+}
+
+/// fred keeps the system's errors as `Os { code: 111, kind: ConnectionRefused, message: "Connection refused" }`.
+fn in_plain_words(details: &str) -> String {
+    let message = details.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"'));
+    message.map_or(details, |(message, _)| message).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::runtime::Handle;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::control::fixture::{self, FakeUpstream, Reaction};
+
+    fn client(upstream: &FakeUpstream) -> UpstreamClient {
+        UpstreamClient::new(&fixture::config(&["--upstream", &upstream.url(), "--upstream-timeout", "200ms"]))
+    }
+
+    #[tokio::test]
+    async fn all_questions_are_asked_over_one_connection() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO get nosuch" => Reaction::say("*2\r\n*2\r\n$3\r\nget\r\n:2\r\n*-1\r\n"),
+            _ => Reaction::polite(request),
+        });
+        let client = client(&upstream);
+        client.ping().await.unwrap();
+        let reply = client.command_info(&["get", "nosuch"]).await.unwrap();
+        let get = Value::Array(vec![Value::Bulk(b"get".to_vec()), Value::Integer(2)]);
+        assert_eq!(reply, Value::Array(vec![get, Value::Null]));
+        client.ping().await.unwrap();
+        assert_eq!(upstream.connections(), 1);
+        assert!(upstream.heard("CLIENT SETNAME nearside-control"));
+    }
+
+    #[tokio::test]
+    async fn it_logs_in_with_a_password_of_any_characters() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "AUTH me a b\r\nc" => Reaction::say("+OK\r\n"),
+            _ => Reaction::polite(request),
+        });
+        let url = upstream.url().replace("redis://", "redis://me:a%20b%0d%0ac@");
+        UpstreamClient::new(&fixture::config(&["--upstream", &url])).ping().await.unwrap();
+        assert!(upstream.heard("AUTH me a b\r\nc"));
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_costs_one_question_and_is_made_anew() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO x" => Reaction::HangUp,
+            _ => Reaction::polite(request),
+        });
+        let client = client(&upstream);
+        client.ping().await.unwrap();
+        client.command_info(&["x"]).await.unwrap_err();
+        client.ping().await.unwrap();
+        assert_eq!(upstream.connections(), 2);
+        assert_eq!(upstream.count("COMMAND INFO x"), 1, "nothing is sent twice");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_not_waited_for() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO x" => Reaction::Nothing,
+            _ => Reaction::polite(request),
+        });
+        let client = client(&upstream);
+        client.ping().await.unwrap();
+        let asked = Instant::now();
+        let error = client.command_info(&["x"]).await.unwrap_err();
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert!(!error.to_string().is_empty());
+        client.ping().await.unwrap();
+        assert_eq!(upstream.connections(), 2, "a late answer must not be taken for the next one's");
+    }
+
+    #[tokio::test]
+    async fn an_errors_text_is_the_servers_or_the_systems_in_plain_words() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO x" => Reaction::say("-NOPERM no\r\n"),
+            _ => Reaction::polite(request),
+        });
+        let error = client(&upstream).command_info(&["x"]).await.unwrap_err();
+        assert_eq!(error.to_string(), "NOPERM no");
+        let loading = FakeUpstream::start(|request| match request {
+            "PING" => Reaction::say("-LOADING Redis is loading the dataset in memory\r\n"),
+            _ => Reaction::polite(request),
+        });
+        let error = client(&loading).ping().await.unwrap_err();
+        assert_eq!(error.to_string(), "LOADING Redis is loading the dataset in memory");
+        let nobody = fixture::config(&["--upstream", &fixture::refusing_url()]);
+        assert_eq!(UpstreamClient::new(&nobody).ping().await.unwrap_err().to_string(), "Connection refused");
+    }
+
+    #[tokio::test]
+    async fn what_is_thrown_away_leaves_no_task_and_no_connection() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO x" => Reaction::Nothing,
+            _ => Reaction::polite(request),
+        });
+        let client = client(&upstream);
+        let before = Handle::current().metrics().num_alive_tasks();
+        for _ in 0..3 {
+            client.command_info(&["x"]).await.unwrap_err();
+        }
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), before);
+        assert_eq!((upstream.connections(), upstream.open_connections()), (3, 0));
+    }
+
+    #[test]
+    fn addresses_are_given_to_fred_in_its_own_form() {
+        let centralized = |url| UpstreamClient::new(&fixture::config(&["--upstream", url])).config.server;
+        assert_eq!(centralized("redis://h:1"), ServerConfig::new_centralized("h", 1));
+        assert_eq!(centralized("redis://[::1]:1"), ServerConfig::new_centralized("[::1]", 1));
+        assert_eq!(centralized("unix:///run/r"), ServerConfig::Unix { path: "/run/r".into() });
     }
 }

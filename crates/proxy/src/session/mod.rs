@@ -110,11 +110,15 @@ impl Session {
     fn poll(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.keep_waker(cx);
         let state = &mut *self.state.borrow_mut();
+        if state.ending.is_none() && self.client.is_killed() {
+            state.cut_off(CutOff::Killed, &self.worker);
+        }
         let mut budget = COMMANDS_PER_TURN;
         loop {
             let asleep = self.poll_run(cx, state, &mut budget);
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.count_turn(&self.worker);
+            state.show_turn();
             if self.poll_output(cx, state).is_ready() {
                 return Poll::Ready(());
             }
