@@ -79,7 +79,7 @@ fn a_value_of_512_mib_passes_in_both_directions_while_others_are_served() {
         assert_eq!(large.call("PING"), "+PONG\r\n");
         drop(done);
         let served = other.join().unwrap();
-        assert!(served > 100, "the other client was served {served} times only");
+        assert!(served > 20, "the other client was served {served} times only");
     });
 }
 

@@ -43,6 +43,19 @@ fn a_variant_fetched_again_replaces_itself_alone() {
 }
 
 #[test]
+fn a_variant_fetched_again_while_its_lease_had_lapsed_is_not_kept_twice() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let lapsed = START + ms(2000);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+old\r\n"), START);
+    let once = cache.bytes();
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+new\r\n"), lapsed);
+    owner.renew(lapsed, lapsed);
+    assert_eq!(&lookup(&cache, b"k", lapsed).hit()[..], b"+new\r\n");
+    assert_eq!(cache.bytes(), once);
+}
+
+#[test]
 fn variants_that_are_over_are_left_behind_when_another_is_stored() {
     let cache = cache();
     let (lost, owner) = (live_lease(&cache), live_lease(&cache));

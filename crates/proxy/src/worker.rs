@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nearside_nearcache::{FillTicket, NearCache, Time};
@@ -45,6 +46,7 @@ pub(crate) struct Worker {
     table: RefCell<Arc<Table>>,
     scratch: RefCell<Vec<u8>>,
     touched: RefCell<Vec<Rc<Session>>>,
+    flusher: Cell<Option<Waker>>,
     draining: Cell<bool>,
 }
 
@@ -67,8 +69,11 @@ impl Worker {
             loaders: RefCell::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
             touched: RefCell::default(),
+            flusher: Cell::new(None),
             draining: Cell::new(false),
         });
+        let flusher = Rc::clone(&worker);
+        tokio::task::spawn_local(std::future::poll_fn(move |cx| flusher.poll_flusher(cx)));
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -205,6 +210,28 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// The session has answers to send. They leave once all sessions of this turn of the event loop have run: a client
+    /// program with many connections is then woken once, not by the first answer of each turn.
+    #[inline]
+    pub(crate) fn flush_later(&self, session: &Rc<Session>) {
+        if !session.first_touch() {
+            return;
+        }
+        let mut touched = self.touched.borrow_mut();
+        touched.push(Rc::clone(session));
+        if touched.len() == 1
+            && let Some(flusher) = self.flusher.take()
+        {
+            flusher.wake();
+        }
+    }
+
+    fn poll_flusher(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.flusher.set(Some(cx.waker().clone()));
+        self.flush_touched();
+        Poll::Pending
     }
 
     /// Flushes the sessions that were delivered to, each once.

@@ -127,7 +127,7 @@ mod tests {
     fn take(mailbox: &mut mpsc::Receiver<Message>) -> Option<Stream> {
         match mailbox.try_recv().ok()? {
             Message::Connection(stream) => Some(stream),
-            other => panic!("{other:?}"),
+            _ => panic!("another message"),
         }
     }
 

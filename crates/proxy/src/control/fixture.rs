@@ -53,7 +53,7 @@ impl Reaction {
         Reaction::say(match request {
             "PING" => "+PONG\r\n",
             "CLIENT ID" => ":1\r\n",
-            "INFO server" => "$20\r\nredis_version:8.0.0\r\n\r\n",
+            "INFO server" => "$19\r\nredis_version:8.0.0\r\n",
             "CLIENT SETNAME nearside-control" => "+OK\r\n",
             _ => "-ERR unknown command\r\n",
         })

@@ -122,11 +122,6 @@ impl ForwardLane {
         lane
     }
 
-    /// Its db and protocol version.
-    pub(crate) fn key(&self) -> LaneKey {
-        self.key
-    }
-
     /// True while its connection is made: what its handshake established holds.
     pub(crate) fn is_up(&self) -> bool {
         self.state.borrow().link == Link::Up

@@ -43,8 +43,8 @@ enum Awaiting {
     Value(FillTicket),
     /// `PTTL` of a fetch, whose value has arrived.
     Ttl(FillTicket, Bytes),
-    /// `PTTL` of a heartbeat sent at this time.
-    BeatKey(Time),
+    /// `PTTL` of a heartbeat.
+    BeatKey,
     /// `HELLO` of a heartbeat sent at this time.
     BeatRole(Time),
 }
@@ -270,7 +270,7 @@ impl LoaderLane {
         }
         encode::command(state.output.tail(), &[b"PTTL", &state.beat_key]);
         encode::command(state.output.tail(), &[b"HELLO"]);
-        state.awaiting.push_back(Awaiting::BeatKey(now));
+        state.awaiting.push_back(Awaiting::BeatKey);
         state.awaiting.push_back(Awaiting::BeatRole(now));
         state.beats_in_flight += 1;
         self.worker.metrics().upstream_commands.add(2);
@@ -350,11 +350,11 @@ impl LoaderLane {
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
             Some(Awaiting::Ttl(ticket, value)) => self.fetched(ticket, &value, integer(reply), now),
-            Some(Awaiting::BeatKey(_)) if kind != Some(ReplyKind::Integer) => {
+            Some(Awaiting::BeatKey) if kind != Some(ReplyKind::Integer) => {
                 let error = String::from_utf8_lossy(reply).trim_end().to_owned();
                 return Err(LinkError::NotCoherent(format!("the upstream refused a heartbeat: {error}")));
             }
-            Some(Awaiting::BeatKey(_)) => {}
+            Some(Awaiting::BeatKey) => {}
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),
         }

@@ -83,7 +83,7 @@ impl Input {
 
     /// What is kept may hold a whole request.
     pub(super) fn is_ripe(&self) -> bool {
-        self.len() > 0 && self.len() >= self.needed
+        !self.is_empty() && self.len() >= self.needed
     }
 
     /// What is next in `bytes`, which were never kept.

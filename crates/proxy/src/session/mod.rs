@@ -86,11 +86,6 @@ impl Session {
         &self.worker
     }
 
-    /// What others may know of it.
-    pub(crate) fn client(&self) -> &Arc<Client> {
-        &self.client
-    }
-
     async fn run(self: Rc<Self>) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         // The lanes may hold the session for a while yet, for replies nobody will read.
@@ -119,6 +114,13 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.count_turn(&self.worker);
             state.show_turn();
+            state.input_held = self.input.borrow().allocated();
+            if asleep && !paused && !state.blocked && state.ending.is_none() {
+                if !state.output.is_empty() {
+                    self.worker.flush_later(self);
+                }
+                return Poll::Pending;
+            }
             if self.poll_output(cx, state).is_ready() {
                 return Poll::Ready(());
             }
@@ -275,9 +277,10 @@ impl Session {
     }
 
     fn poll_output(&self, cx: &mut Context<'_>, state: &mut State) -> Poll<()> {
-        state.input_held = self.input.borrow().allocated();
-        if !state.output.is_empty() && matches!(state.output.poll_flush(cx, &self.socket), Poll::Ready(Err(_))) {
-            state.ending = Some(Ending::Now);
+        match state.output.poll_flush(cx, &self.socket) {
+            Poll::Ready(Ok(())) => state.blocked = false,
+            Poll::Ready(Err(_)) => state.ending = Some(Ending::Now),
+            Poll::Pending => state.blocked = true,
         }
         self.check_output(state);
         match state.ending {
@@ -353,16 +356,13 @@ impl Session {
             return;
         }
         let paused = state.output.len() >= OUTPUT_PAUSE;
-        let stuck = match state.output.flush(&self.socket) {
-            Ok(flushed) => flushed == Flushed::Blocked,
-            Err(_) => {
-                state.ending = Some(Ending::Now);
-                true
-            }
-        };
+        match state.output.flush(&self.socket) {
+            Ok(flushed) => state.blocked = flushed == Flushed::Blocked,
+            Err(_) => state.ending = Some(Ending::Now),
+        }
         self.check_output(state);
         let full = state.replies.open() >= IN_FLIGHT_LIMIT / 2;
-        if stuck || paused || full || state.waiting || state.moving || state.ending.is_some() {
+        if state.blocked || paused || full || state.waiting || state.moving || state.ending.is_some() {
             state.waiting = false;
             self.wake();
         }

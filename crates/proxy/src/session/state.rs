@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) last_command: u32,
     /// A command waits for something in flight.
     pub(crate) waiting: bool,
+    /// The client takes no more bytes for now; the session's task waits for it.
+    pub(crate) blocked: bool,
     /// A SELECT is being answered: which db the next command is for is not known.
     pub(crate) moving: bool,
     pub(crate) question: Option<Question>,
@@ -125,6 +127,7 @@ impl State {
             now: worker.now(),
             last_command: 0,
             waiting: false,
+            blocked: false,
             moving: false,
             question: None,
             ending: None,

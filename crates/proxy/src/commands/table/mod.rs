@@ -210,11 +210,13 @@ impl Command {
     }
 
     /// The first key (or shard channel) of a request for this command: what decides which node it goes to.
+    #[cfg_attr(not(test), expect(dead_code, reason = "it decides the node, once there are several"))]
     #[inline]
     pub(crate) fn first_key<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
         if self.first_key != 0 { request.get(self.first_key) } else { self.first_searched_key(request) }
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "called by first_key"))]
     #[inline(never)]
     fn first_searched_key<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
         let first = |spec: &KeySpec| spec.positions(request).ok()?.iter().next();
