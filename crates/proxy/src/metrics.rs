@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Number of buckets of a latency histogram: powers of two from 1 µs to about 8 s, and one for all above.
+/// Number of buckets of a latency histogram: powers of two from 1 µs to about 4 s, and one for all above.
 pub(crate) const LATENCY_BUCKETS: usize = 24;
 
 /// A counter that one thread adds to and any thread reads. No read-modify-write instruction: one writer needs none.
