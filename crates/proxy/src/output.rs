@@ -108,11 +108,8 @@ impl Output {
             self.release();
             return Ok(Flushed::All);
         }
-        let written = if self.shared.is_empty() {
-            socket.try_write(&self.tail[self.sent..])
-        } else {
-            self.write_pieces(socket)
-        };
+        let written =
+            if self.shared.is_empty() { socket.try_write(&self.tail[self.sent..]) } else { self.write_pieces(socket) };
         match written {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {

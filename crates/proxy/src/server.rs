@@ -56,8 +56,8 @@ pub(crate) fn run(config: Config) -> Result<()> {
 /// Raises the file limit, and says how many clients it leaves room for.
 fn max_clients(config: &Config) -> Result<usize> {
     let others = OTHER_FILES + FILES_PER_WORKER * config.workers;
-    let limit = raise_file_limit(config.max_clients, others)
-        .map_err(|error| config.refuse(&settings::MAX_CLIENTS, error))?;
+    let limit =
+        raise_file_limit(config.max_clients, others).map_err(|error| config.refuse(&settings::MAX_CLIENTS, error))?;
     if let Some(warning) = limit.warning {
         tracing::warn!("{warning}");
     }

@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-
 use super::table::Command;
 use super::{Call, Flow, NOAUTH, forward, refuse};
 use crate::session::Session;

@@ -18,7 +18,8 @@ use crate::shared::{Message, Shared};
 /// Redis's own words.
 const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 /// Redis's code, and the settings that let the client in.
-const PROTECTED: &[u8] = b"-DENIED Nearside is in protected mode: it has no password, so it serves only clients on its own \
+const PROTECTED: &[u8] =
+    b"-DENIED Nearside is in protected mode: it has no password, so it serves only clients on its own \
     machine. To serve others set requirepass, or, if everybody who can reach this port may read and write the data, \
     set protected-mode to false.\r\n";
 /// After an error of the machine's (out of files, out of memory); waiting connections stay in the kernel's queue.

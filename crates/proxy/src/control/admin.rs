@@ -199,7 +199,10 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "FOO"] {
             let request = format!("{method} /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
             let answer = answer(&admin, &request).await;
-            assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD\r\n"), "{method}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET, HEAD\r\n"),
+                "{method}: {answer}"
+            );
         }
         let head = answer(&admin, "HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");

@@ -74,7 +74,8 @@ impl Snapshot {
     }
 
     fn encode_commands(&self, out: &mut Families<'_>) -> fmt::Result {
-        let commands = Route::ALL.map(|route| (route.label(), self.sum(|worker| worker.commands[route as usize].get())));
+        let commands =
+            Route::ALL.map(|route| (route.label(), self.sum(|worker| worker.commands[route as usize].get())));
         out.counters("nearside_commands", "Commands answered, by what became of them", "route", &commands)?;
         self.encode_durations(out)?;
         let overloads = self.sum(|worker| worker.overloads.get());
@@ -122,9 +123,8 @@ impl Snapshot {
     }
 
     fn encode_upstream(&self, out: &mut Families<'_>) -> fmt::Result {
-        let by_node = |counter: fn(&WorkerMetrics) -> &Counter| {
-            [(self.node.as_str(), self.sum(|worker| counter(worker).get()))]
-        };
+        let by_node =
+            |counter: fn(&WorkerMetrics) -> &Counter| [(self.node.as_str(), self.sum(|worker| counter(worker).get()))];
         let commands = by_node(|worker| &worker.upstream_commands);
         out.counters("nearside_upstream_commands", "Commands sent upstream, heartbeats included", "node", &commands)?;
         let errors = by_node(|worker| &worker.upstream_errors);

@@ -79,11 +79,7 @@ async fn serve(
 }
 
 /// What goes on until the end, the drain included.
-fn start_background(
-    shared: &Arc<Shared>,
-    admin: Vec<Acceptor>,
-    questions: mpsc::Receiver<Unknown>,
-) -> JoinSet<()> {
+fn start_background(shared: &Arc<Shared>, admin: Vec<Acceptor>, questions: mpsc::Receiver<Unknown>) -> JoinSet<()> {
     let upstream = Arc::new(UpstreamClient::new(&shared.config));
     let (health, pings) = Health::new(Arc::clone(shared));
     let metrics = Exposition::new(Arc::clone(shared), health.clone());

@@ -20,7 +20,10 @@ pub(super) enum Signal {
 
 impl Signals {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Signals { terminate: unix::signal(SignalKind::terminate())?, interrupt: unix::signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: unix::signal(SignalKind::terminate())?,
+            interrupt: unix::signal(SignalKind::interrupt())?,
+        })
     }
 
     /// The next one. None is lost while nobody waits here, though several may count as one.

@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, Resp3Frame};
-use fred::types::config::{
-    Config as FredConfig, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig,
-};
+use fred::types::config::{Config as FredConfig, ConnectionConfig, PerformanceConfig, Server, ServerConfig, TcpConfig};
 use fred::types::{ConnectHandle, CustomCommand, RespVersion};
 use nearside_resp::frame::Value;
 use tokio::sync::Mutex;

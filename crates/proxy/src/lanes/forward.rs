@@ -222,8 +222,7 @@ impl ForwardLane {
     }
 
     async fn connect(&self) -> Result<Socket, ConnectError> {
-        let setup =
-            Setup { protocol: self.key.protocol, db: self.key.db, tracking: false, name: "nearside-forward" };
+        let setup = Setup { protocol: self.key.protocol, db: self.key.db, tracking: false, name: "nearside-forward" };
         Ok(connect::open(self.worker.config(), setup).await?.socket)
     }
 

@@ -180,11 +180,12 @@ impl LoaderLane {
 
     async fn connect(&self) -> Result<Socket, LinkError> {
         let setup = Setup { protocol: Protocol::Resp3, db: self.db, tracking: true, name: "nearside-loader" };
-        let Opened { socket, hello } = connect::open(self.worker.config(), setup).await.map_err(|error| match error {
-            ConnectError::Io(error) => LinkError::Io(error),
-            refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
-            other => LinkError::Protocol(other.to_string()),
-        })?;
+        let Opened { socket, hello } =
+            connect::open(self.worker.config(), setup).await.map_err(|error| match error {
+                ConnectError::Io(error) => LinkError::Io(error),
+                refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
+                other => LinkError::Protocol(other.to_string()),
+            })?;
         self.examine(hello.as_ref())?;
         Ok(socket)
     }

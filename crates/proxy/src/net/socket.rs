@@ -61,7 +61,8 @@ impl Stream {
                 (text(stream.peer_addr()), text(stream.local_addr()))
             }
             Stream::Unix(stream) => {
-                let path = stream.local_addr().ok().and_then(|address| address.as_pathname().map(|p| p.display().to_string()));
+                let path =
+                    stream.local_addr().ok().and_then(|address| address.as_pathname().map(|p| p.display().to_string()));
                 let text = format!("{}:0", path.unwrap_or_default());
                 (text.clone(), text)
             }

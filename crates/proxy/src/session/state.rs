@@ -156,11 +156,8 @@ impl State {
     /// The password was given (or is not needed): the limits of a client that may be trusted hold from here on.
     pub(crate) fn set_authenticated(&mut self, authenticated: bool, max_bulk_len: usize) {
         self.authenticated = authenticated;
-        self.limits = if authenticated {
-            Limits::authenticated(max_bulk_len)
-        } else {
-            Limits::unauthenticated(max_bulk_len)
-        };
+        self.limits =
+            if authenticated { Limits::authenticated(max_bulk_len) } else { Limits::unauthenticated(max_bulk_len) };
     }
 
     /// Lets CLIENT LIST see db and protocol.
