@@ -327,14 +327,18 @@ fn the_errors_of_a_get_are_not_cached() {
 
 #[test]
 fn a_value_too_large_for_the_cache_is_passed_on_and_remembered_as_such() {
-    let mut setup = Setup::new(&["--max-item-size", "64KiB"]);
+    // A heartbeat asks for a PTTL too: not within this test.
+    let mut setup = Setup::new(&["--max-item-size", "64KiB", "--max-staleness", "100s"]);
     let large = "x".repeat(200_000);
     setup.client.command(&["SET", "large", &large]);
+    assert_eq!(setup.read("large").bulk(), Some(large.as_bytes()));
+    let fetched = setup.redis.calls("pttl");
     for _ in 0..4 {
         let (reply, reached) = setup.read_counted("large");
         assert_eq!(reply.bulk(), Some(large.as_bytes()));
         assert_eq!(reached, 1, "it is asked for each time");
     }
+    assert_eq!(setup.redis.calls("pttl"), fetched, "and not fetched for the cache again");
     setup.client.call("SET large small");
     setup.soon_reads("large", "$5\r\nsmall\r\n");
     setup.warm("large");
@@ -403,6 +407,19 @@ fn reads_beside_a_busy_writer_are_never_staler_than_promised() {
     for workers in ["1", "4"] {
         let setup = Setup::new(&["--workers", workers, "--max-staleness", "100ms"]);
         let freshness = Freshness::start(&setup.redis.address(), setup.nearside.address(), Duration::from_millis(100));
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(freshness.reads() > 100, "{} reads", freshness.reads());
+        let stale = freshness.finish();
+        assert!(stale.is_empty(), "{workers} workers: {stale:?}");
+    }
+}
+
+#[test]
+fn no_read_misses_a_write_through_the_proxy_that_was_acknowledged_before_it() {
+    for workers in ["1", "4"] {
+        let setup = Setup::new(&["--workers", workers]);
+        let proxy = setup.nearside.address();
+        let freshness = Freshness::start(proxy, proxy, Duration::ZERO);
         std::thread::sleep(Duration::from_secs(2));
         assert!(freshness.reads() > 100, "{} reads", freshness.reads());
         let stale = freshness.finish();

@@ -200,7 +200,7 @@ fn a_client_that_does_not_read_is_cut_off_at_the_hard_limit() {
     if calibrating("output limits of 16 MiB") {
         return;
     }
-    let (_redis, nearside) = with_mebibyte(&["--output-limit-hard", "16MiB"]);
+    let (_redis, nearside) = with_mebibyte(&["--output-limit-hard", "16MiB", "--output-limit-soft", "1GiB"]);
     let mut bystander = nearside.client();
     let mut client = ask_and_do_not_read(&nearside);
     eventually("it is cut off", SOON, || {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::commands::table::Table;
 use crate::config::Config;
+use crate::lanes::server::Server;
 use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
@@ -109,6 +110,7 @@ pub(crate) struct Shared {
     pub(crate) clients: Vec<AtomicUsize>,
     pub(crate) registry: Registry,
     pub(crate) loaders: Loaders,
+    pub(crate) server: Server,
     /// Clients allowed: `max-clients`, or what the file limit leaves of it.
     pub(crate) max_clients: AtomicUsize,
     /// Memory of all sessions' buffers, in bytes.
@@ -156,11 +158,25 @@ impl Shared {
             clients: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             registry: Registry::default(),
             loaders: Loaders::new(),
+            server: Server::default(),
             buffers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             unknown_commands,
             upstream_version: ArcSwap::from_pointee(String::new()),
         }
+    }
+
+    /// A new connection leads to the server with this `run_id`. If that is another one than before, nothing fetched until
+    /// now is served any more. Gives the server's epoch.
+    pub(crate) fn meet_server(&self, run_id: Option<Vec<u8>>) -> u64 {
+        let (epoch, replaced) = self.server.meet(run_id);
+        if replaced {
+            tracing::warn!("another server, or a restarted one, answers at upstream {}", self.config.upstream.address);
+            if let Some(cache) = &self.cache {
+                cache.flush();
+            }
+        }
+        epoch
     }
 
     /// The worker on which the loader lane of `db` lives.

@@ -57,7 +57,7 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// Serves until the mailbox closes, or the drain is over: all sessions have ended after [`Message::Drain`].
+    /// Serves until the mailbox closes, or the drain is over: after [`Message::Drain`], when no worker has a session left.
     pub(crate) async fn run(index: usize, shared: Arc<Shared>, mut mailbox: mpsc::Receiver<Message>) {
         let worker = Rc::new(Worker {
             index,
@@ -92,7 +92,8 @@ impl Worker {
                     worker.tick(tick);
                 }
             }
-            if worker.draining.get() && worker.sessions.borrow().is_empty() {
+            // The lanes of this worker may still be carrying what clients of the others wait for.
+            if worker.draining.get() && worker.shared.clients.iter().all(|count| count.load(Ordering::Acquire) == 0) {
                 return;
             }
         }

@@ -7,13 +7,14 @@ use std::future::poll_fn;
 use std::io;
 
 use nearside_resp::frame::{self, Value};
-use nearside_resp::{Protocol, ReplyScanner, encode};
+use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config::{Config, UpstreamAddress};
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
+use crate::shared::Shared;
 
 /// What the connection is to be.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) socket: Socket,
     /// The answer to HELLO; RESP3 connections only.
     pub(crate) hello: Option<Value>,
+    /// Which server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    pub(crate) server: u64,
 }
 
 /// Why there is no connection.
@@ -61,13 +64,14 @@ struct Step {
 }
 
 /// Connects, logs in and selects, all within the `connect-timeout`.
-pub(crate) async fn open(config: &Config, setup: Setup) -> Result<Opened, ConnectError> {
+pub(crate) async fn open(shared: &Shared, setup: Setup) -> Result<Opened, ConnectError> {
+    let config = &shared.config;
     timeout(config.connect_timeout, async {
         let stream = dial(&config.upstream.address).await?;
         stream.prepare(config.tcp_keepalive)?;
         let socket = Socket::new(stream)?;
-        let hello = shake_hands(&socket, config, setup).await?;
-        Ok(Opened { socket, hello })
+        let Agreed { hello, run_id } = shake_hands(&socket, config, setup).await?;
+        Ok(Opened { socket, hello, server: shared.meet_server(run_id) })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
@@ -83,25 +87,39 @@ async fn dial(address: &UpstreamAddress) -> io::Result<Stream> {
     }
 }
 
-async fn shake_hands(socket: &Socket, config: &Config, setup: Setup) -> Result<Option<Value>, ConnectError> {
+/// What the handshake brought to light.
+#[derive(Default)]
+struct Agreed {
+    hello: Option<Value>,
+    run_id: Option<Vec<u8>>,
+}
+
+async fn shake_hands(socket: &Socket, config: &Config, setup: Setup) -> Result<Agreed, ConnectError> {
     let (request, steps) = handshake(config, setup);
     let mut output = Output::default();
     output.copy(&request);
     poll_fn(|cx| output.poll_flush(cx, socket)).await?;
     let replies = read_replies(socket, steps.len()).await?;
 
-    let mut hello = None;
+    let mut agreed = Agreed::default();
     for (step, reply) in steps.iter().zip(&replies) {
         match frame::parse(reply) {
             Ok(Value::Error(line)) if step.required => {
                 return Err(ConnectError::Refused { step: step.name, line });
             }
-            Ok(value) if step.name == "HELLO" => hello = Some(value),
+            Ok(value) if step.name == "HELLO" => agreed.hello = Some(value),
+            Ok(value) if step.name == "INFO" => agreed.run_id = value.as_bytes().and_then(run_id),
             Ok(_) => {}
             Err(_) => return Err(ConnectError::NotRedis { step: step.name }),
         }
     }
-    Ok(hello)
+    Ok(agreed)
+}
+
+/// The `run_id` in an answer to INFO: another one is another server, or the same started anew.
+fn run_id(info: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = info.split(|byte| *byte == b'\n');
+    lines.find_map(|line| line.strip_prefix(b"run_id:")).map(|id| id.trim_ascii().to_vec())
 }
 
 /// The commands of the handshake, as bytes, and what to call them.
@@ -127,6 +145,8 @@ fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
     }
     // Always asked, also for db 0: its answer shows that the server speaks Redis and lets this user in.
     step("SELECT", true, &[b"SELECT", setup.db.to_string().as_bytes()]);
+    // Behind one address there may be another server from now on. A user may lack the right to ask.
+    step("INFO", false, &[b"INFO", b"server"]);
     if setup.tracking {
         step("CLIENT TRACKING", true, &[b"CLIENT", b"TRACKING", b"ON"]);
     }
@@ -135,8 +155,8 @@ fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
     (request, steps)
 }
 
-/// Reads exactly `count` replies. The upstream says nothing unasked before tracking is on, and after it nothing can be
-/// invalidated yet, so no byte of a later message is lost here.
+/// Reads exactly `count` replies. A push among them (FLUSHALL by somebody, once tracking is on) is passed over: nothing was
+/// fetched here yet that it could be about.
 async fn read_replies(socket: &Socket, count: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
     let mut replies = vec![Vec::new()];
     let mut scanner = ReplyScanner::new();
@@ -152,7 +172,9 @@ async fn read_replies(socket: &Socket, count: usize) -> Result<Vec<Vec<u8>>, Con
             let (piece, tail) = rest.split_at(scanned.consumed);
             rest = tail;
             replies.last_mut().expect("one is always open").extend_from_slice(piece);
-            if scanned.complete {
+            if scanned.complete && scanner.kind() == Some(ReplyKind::Push) {
+                replies.last_mut().expect("one is always open").clear();
+            } else if scanned.complete {
                 replies.push(Vec::new());
             }
         }

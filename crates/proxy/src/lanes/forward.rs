@@ -15,7 +15,7 @@ use bytes::Bytes;
 use nearside_nearcache::Time;
 use nearside_resp::{Protocol, ReplyKind, ReplyScanner};
 
-use super::connect::{self, ConnectError, Setup};
+use super::connect::{self, ConnectError, Opened, Setup};
 use super::link::{Backoff, Link, LinkError};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
@@ -81,6 +81,8 @@ pub(crate) struct ForwardLane {
 
 struct State {
     link: Link,
+    /// The server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    server: u64,
     output: Output,
     /// Bytes ever queued in `output`.
     queued: u64,
@@ -98,6 +100,14 @@ struct State {
     condemned: Option<LinkError>,
 }
 
+impl State {
+    fn came_up(&mut self, server: u64) {
+        self.link = Link::Up;
+        self.server = server;
+        self.progress = clock::now();
+    }
+}
+
 impl ForwardLane {
     /// A lane that connects when it gets its first command.
     pub(crate) fn spawn(worker: &Rc<Worker>, key: LaneKey) -> Rc<Self> {
@@ -106,6 +116,7 @@ impl ForwardLane {
             worker: Rc::clone(worker),
             state: RefCell::new(State {
                 link: Link::Idle,
+                server: 0,
                 output: Output::default(),
                 queued: 0,
                 awaiting: VecDeque::new(),
@@ -176,16 +187,18 @@ impl ForwardLane {
         Ok(effect)
     }
 
-    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout, or if it is not used.
+    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout; or if nothing is in flight, and
+    /// it has not been used for long, or leads to a server that another has taken the place of.
     pub(crate) fn check(&self, now: Time) {
         let mut state = self.state.borrow_mut();
         let limit = self.worker.config().upstream_timeout;
+        let moved = state.server != self.worker.shared().server.epoch();
         if state.link != Link::Up || state.condemned.is_some() {
             return;
         }
         if !state.awaiting.is_empty() && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
-        } else if state.awaiting.is_empty() && now >= state.progress + IDLE_AFTER {
+        } else if state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER) {
             state.condemned = Some(LinkError::Closed);
         } else {
             return;
@@ -205,11 +218,12 @@ impl ForwardLane {
         loop {
             poll_fn(|cx| self.poll_wanted(cx)).await;
             match self.connect().await {
-                Ok(socket) => {
+                Ok(Opened { socket, server, .. }) => {
                     backoff.reset();
-                    self.state.borrow_mut().link = Link::Up;
+                    self.state.borrow_mut().came_up(server);
                     let mut scanner = ReplyScanner::new();
                     let error = poll_fn(|cx| self.poll_serve(cx, &socket, &mut scanner)).await;
+                    socket.abort(); // what the kernel still holds must not be carried out after its sender was told of the loss
                     self.lost(&error);
                 }
                 Err(ConnectError::Refused { step: "SELECT", line }) => return self.no_such_db(&line),
@@ -221,9 +235,9 @@ impl ForwardLane {
         }
     }
 
-    async fn connect(&self) -> Result<Socket, ConnectError> {
+    async fn connect(&self) -> Result<Opened, ConnectError> {
         let setup = Setup { protocol: self.key.protocol, db: self.key.db, tracking: false, name: "nearside-forward" };
-        Ok(connect::open(self.worker.config(), setup).await?.socket)
+        connect::open(self.worker.shared(), setup).await
     }
 
     /// Ready once somebody has queued a command, or while the upstream is down and to be tried again.
@@ -238,7 +252,7 @@ impl ForwardLane {
     /// Moves bytes both ways until the connection ends.
     fn poll_serve(&self, cx: &mut Context<'_>, socket: &Socket, scanner: &mut ReplyScanner) -> Poll<LinkError> {
         self.waker.set(Some(cx.waker().clone()));
-        if let Some(error) = self.state.borrow_mut().condemned.take() {
+        if let Some(error) = self.condemnation() {
             return Poll::Ready(error);
         }
         for turn in 0.. {
@@ -252,10 +266,30 @@ impl ForwardLane {
                 Poll::Pending => break,
             }
         }
-        match self.poll_write(cx, socket) {
-            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
-            _ => Poll::Pending,
+        if let Poll::Ready(Err(error)) = self.poll_write(cx, socket) {
+            return Poll::Ready(error.into());
         }
+        self.resume_parked();
+        Poll::Pending
+    }
+
+    /// Why the connection is to end, if it is. One that was only idle lives on if it has been used since.
+    fn condemnation(&self) -> Option<LinkError> {
+        let mut state = self.state.borrow_mut();
+        let error = state.condemned.take()?;
+        let used_again = matches!(error, LinkError::Closed) && !state.awaiting.is_empty();
+        (!used_again).then_some(error)
+    }
+
+    /// Lets the sessions go on that wait for room, once there is plenty.
+    fn resume_parked(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.parked.is_empty() || state.output.len() > OUTPUT_LIMIT / 2 || state.awaiting.len() > DEPTH_LIMIT / 2 {
+            return;
+        }
+        let parked = std::mem::take(&mut state.parked);
+        drop(state);
+        parked.iter().for_each(|session| session.resume());
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, socket: &Socket) -> Poll<std::io::Result<()>> {
@@ -270,11 +304,6 @@ impl ForwardLane {
             state.progress = clock::now();
         }
         state.blocked = flushed.is_pending();
-        if state.output.len() < OUTPUT_LIMIT / 2 && !state.parked.is_empty() {
-            let parked = std::mem::take(&mut state.parked);
-            drop(state);
-            parked.iter().for_each(|session| session.resume());
-        }
         flushed
     }
 

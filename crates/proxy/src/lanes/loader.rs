@@ -62,6 +62,8 @@ pub(crate) struct LoaderLane {
 struct State {
     /// The connection is made and tracking is on.
     up: bool,
+    /// The server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    server: u64,
     output: Output,
     awaiting: VecDeque<Awaiting>,
     beats_in_flight: usize,
@@ -73,6 +75,8 @@ struct State {
     lapsed: bool,
     /// A key that was fetched on this connection.
     beat_key: Vec<u8>,
+    /// The key of the heartbeat in hand could not be read.
+    beat_refused: bool,
     /// The beginning of a reply whose end has not arrived.
     partial: Vec<u8>,
     progress: Time,
@@ -97,7 +101,8 @@ impl LoaderLane {
     /// Sends a fetch, or has the read go upstream without the cache.
     pub(crate) fn fetch(&self, mut ticket: FillTicket) {
         let mut state = self.state.borrow_mut();
-        if !state.up || state.output.len() > OUTPUT_LIMIT {
+        let moved = state.server != self.worker.shared().server.epoch();
+        if !state.up || moved || state.output.len() > OUTPUT_LIMIT {
             drop(state);
             return abandon(&self.worker, ticket);
         }
@@ -108,7 +113,7 @@ impl LoaderLane {
         let lease = self.lease(&mut state, now);
         ticket.sent(&lease.lease(), now);
         let unvouched = lease.coherent_until().is_none_or(|until| until <= now);
-        if unvouched || state.beat_key.is_empty() {
+        if state.beat_key.is_empty() {
             state.beat_key = ticket.key().to_vec();
         }
         let out = state.output.tail();
@@ -136,15 +141,21 @@ impl LoaderLane {
         state.lease.as_ref().expect("just made")
     }
 
-    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout.
+    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout, or if it leads to a server that
+    /// another has taken the place of.
     pub(crate) fn check(&self, now: Time) {
         let limit = self.worker.config().upstream_timeout;
         let mut state = self.state.borrow_mut();
-        if state.up && !state.awaiting.is_empty() && now >= state.progress + limit {
-            state.condemned = Some(LinkError::Silent(limit));
-            drop(state);
-            self.wake();
-        }
+        let error = if state.up && state.server != self.worker.shared().server.epoch() {
+            LinkError::Closed
+        } else if state.up && !state.awaiting.is_empty() && now >= state.progress + limit {
+            LinkError::Silent(limit)
+        } else {
+            return;
+        };
+        state.condemned = Some(error);
+        drop(state);
+        self.wake();
     }
 
     fn wake(&self) {
@@ -158,10 +169,10 @@ impl LoaderLane {
         let mut told = false;
         loop {
             let error = match self.connect().await {
-                Ok(socket) => {
+                Ok((socket, server)) => {
                     backoff.reset();
                     told = false;
-                    let error = self.serve(&socket).await;
+                    let error = self.serve(&socket, server).await;
                     self.lost(&error);
                     error
                 }
@@ -178,16 +189,16 @@ impl LoaderLane {
         }
     }
 
-    async fn connect(&self) -> Result<Socket, LinkError> {
+    async fn connect(&self) -> Result<(Socket, u64), LinkError> {
         let setup = Setup { protocol: Protocol::Resp3, db: self.db, tracking: true, name: "nearside-loader" };
-        let Opened { socket, hello } =
-            connect::open(self.worker.config(), setup).await.map_err(|error| match error {
+        let Opened { socket, hello, server } =
+            connect::open(self.worker.shared(), setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
                 refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
                 other => LinkError::Protocol(other.to_string()),
             })?;
         self.examine(hello.as_ref())?;
-        Ok(socket)
+        Ok((socket, server))
     }
 
     /// Is this a primary, of a version whose invalidations can be relied on?
@@ -204,10 +215,11 @@ impl LoaderLane {
         Ok(())
     }
 
-    async fn serve(&self, socket: &Socket) -> LinkError {
+    async fn serve(&self, socket: &Socket, server: u64) -> LinkError {
         {
             let mut state = self.state.borrow_mut();
             state.up = true;
+            state.server = server;
             state.progress = clock::now();
         }
         self.worker.shared().loaders.set(self.db, LoaderState::Ready);
@@ -257,7 +269,7 @@ impl LoaderLane {
             state.lapsed = true;
             self.worker.metrics().leases_lapsed.add(1);
         }
-        if self.cache.entries() > 0 {
+        if self.cache.entries() > 0 && !state.beat_key.is_empty() {
             self.beat(state, now);
         }
     }
@@ -347,17 +359,31 @@ impl LoaderLane {
         let front = self.state.borrow_mut().awaiting.pop_front();
         match front {
             Some(Awaiting::Value(ticket)) => {
+                if !matches!(kind, Some(ReplyKind::Bulk | ReplyKind::Null | ReplyKind::Error | ReplyKind::BlobError)) {
+                    return Err(LinkError::Protocol("the answer to GET is none".into()));
+                }
                 let value = Bytes::copy_from_slice(reply);
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
             Some(Awaiting::Ttl(ticket, value)) => self.fetched(ticket, &value, integer(reply), now),
-            Some(Awaiting::BeatKey) if kind != Some(ReplyKind::Integer) => {
-                let error = String::from_utf8_lossy(reply).trim_end().to_owned();
-                return Err(LinkError::NotCoherent(format!("the upstream refused a heartbeat: {error}")));
-            }
-            Some(Awaiting::BeatKey) => {}
+            Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind)?,
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),
+        }
+        Ok(())
+    }
+
+    /// The server has the key, and lets us read it, or this heartbeat proves nothing. Redirections prove that another server
+    /// has it now.
+    fn beat_key_answered(&self, reply: &[u8], kind: Option<ReplyKind>) -> Result<(), LinkError> {
+        let mut state = self.state.borrow_mut();
+        state.beat_refused = kind != Some(ReplyKind::Integer);
+        if state.beat_refused {
+            state.beat_key.clear();
+        }
+        if [&b"-MOVED "[..], b"-ASK ", b"-CLUSTERDOWN "].iter().any(|code| reply.starts_with(code)) {
+            let error = String::from_utf8_lossy(reply).trim_end().to_owned();
+            return Err(LinkError::NotCoherent(format!("the upstream redirects: {error}")));
         }
         Ok(())
     }
@@ -367,6 +393,9 @@ impl LoaderLane {
         check_role(hello.field(b"role").and_then(Value::as_bytes).unwrap_or_default())?;
         let state = &mut *self.state.borrow_mut();
         state.beats_in_flight -= 1;
+        if std::mem::take(&mut state.beat_refused) {
+            return Ok(());
+        }
         state.vouched = Some(sent_at);
         if let Some(lease) = &state.lease {
             match lease.renew(sent_at, now) {
@@ -381,6 +410,9 @@ impl LoaderLane {
     fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
         let answer = answer(value, ttl, self.worker.config().max_item_size);
         let key = Bytes::copy_from_slice(ticket.key());
+        if ttl.is_some() {
+            self.state.borrow_mut().beat_key = key.to_vec();
+        }
         let waiters = ticket.complete(answer, now);
         tell(&self.worker, waiters, key, Some(value.clone()));
     }

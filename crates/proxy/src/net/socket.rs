@@ -107,6 +107,12 @@ impl Socket {
         let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both);
     }
 
+    /// When it is closed, what it has not sent yet is thrown away instead of being sent in the background.
+    pub(crate) fn abort(&self) {
+        // An error here means that the connection is gone already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
     /// Reads into `buffer`; `Ok(0)` is the end of the stream. Pending: the task is woken by the next edge.
     #[inline]
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -111,6 +111,8 @@ impl Session {
         let mut budget = COMMANDS_PER_TURN;
         loop {
             let asleep = self.poll_run(cx, state, &mut budget);
+            // The next delivery clears it.
+            state.waiting |= state.replies.open() >= IN_FLIGHT_LIMIT;
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.count_turn(&self.worker);
             state.show_turn();
@@ -227,6 +229,8 @@ impl Session {
 
     /// Runs the commands that were kept.
     fn run_received(self: &Rc<Self>, input: &mut Input, state: &mut State, budget: &mut usize) {
+        // They may have been kept for long: a hit is judged by the time at which it is served.
+        state.now = self.worker.now();
         while *budget > 0 && self.may_run(state) {
             match input.next_kept(&state.limits) {
                 Ok(Taken::Request(length)) => {
@@ -361,8 +365,7 @@ impl Session {
             Err(_) => state.ending = Some(Ending::Now),
         }
         self.check_output(state);
-        let full = state.replies.open() >= IN_FLIGHT_LIMIT / 2;
-        if state.blocked || paused || full || state.waiting || state.moving || state.ending.is_some() {
+        if state.blocked || paused || state.waiting || state.moving || state.ending.is_some() {
             state.waiting = false;
             self.wake();
         }

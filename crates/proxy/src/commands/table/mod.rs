@@ -216,7 +216,6 @@ impl Command {
         if self.first_key != 0 { request.get(self.first_key) } else { self.first_searched_key(request) }
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "called by first_key"))]
     #[inline(never)]
     fn first_searched_key<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
         let first = |spec: &KeySpec| spec.positions(request).ok()?.iter().next();
