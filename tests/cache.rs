@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use nearside_tests::{Client, Freshness, Nearside, RedisServer, calibrating, eventually, holds_for};
+use nearside_tests::{Client, Freshness, Nearside, RedisServer, Relay, calibrating, eventually, holds_for};
 
 /// More than any delay of an invalidation on one machine, less than a test wants to wait in vain.
 const SOON: Duration = Duration::from_secs(10);
@@ -420,6 +420,24 @@ fn no_read_misses_a_write_through_the_proxy_that_was_acknowledged_before_it() {
         let setup = Setup::new(&["--workers", workers]);
         let proxy = setup.nearside.address();
         let freshness = Freshness::start(proxy, proxy, Duration::ZERO);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(freshness.reads() > 100, "{} reads", freshness.reads());
+        let stale = freshness.finish();
+        assert!(stale.is_empty(), "{workers} workers: {stale:?}");
+    }
+}
+
+#[test]
+fn a_fetch_that_a_write_overtakes_stores_nothing_old() {
+    if calibrating("loader lane") {
+        return;
+    }
+    for workers in ["1", "4"] {
+        let redis = RedisServer::start();
+        let relay = Relay::to(&redis.address());
+        let nearside = Nearside::upstream(relay.address(), &["--workers", workers]);
+        relay.delay_tracked(Duration::from_millis(15));
+        let freshness = Freshness::start(nearside.address(), nearside.address(), Duration::ZERO);
         std::thread::sleep(Duration::from_secs(2));
         assert!(freshness.reads() > 100, "{} reads", freshness.reads());
         let stale = freshness.finish();

@@ -14,8 +14,9 @@ use crate::socket::Address;
 
 const KEYS: usize = 4;
 const READERS: usize = 3;
-/// Between two writes of the writer: many reads fall between two versions, so most of them can be hits.
-const WRITE_PAUSE: Duration = Duration::from_millis(7);
+/// Writes come in bursts, so that some meet a fetch of their key under way; between bursts reads can be hits.
+const BURST: usize = 15;
+const BURST_PAUSE: Duration = Duration::from_millis(20);
 const READ_PAUSE: Duration = Duration::from_micros(300);
 
 /// A writer beside the proxy and readers through it, until [`Freshness::finish`].
@@ -95,11 +96,16 @@ impl Shared {
         let mut client = None;
         let mut version = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            std::thread::sleep(WRITE_PAUSE);
+            if version % BURST == 0 {
+                std::thread::sleep(BURST_PAUSE);
+            }
             let key = version % KEYS;
             let next = version / KEYS + 1;
             // While the server is down there is nothing to write; a version whose write failed is written again.
-            let Some(connected) = client.take().or_else(|| Client::try_connect(server).ok()) else { continue };
+            let Some(connected) = client.take().or_else(|| Client::try_connect(server).ok()) else {
+                std::thread::sleep(BURST_PAUSE);
+                continue;
+            };
             client = self.write_version(connected, key, next).inspect(|_| version += 1);
         }
     }

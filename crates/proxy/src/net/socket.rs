@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 
@@ -169,10 +169,7 @@ impl Socket {
     /// Writes what the socket takes now; `WouldBlock` if that is nothing.
     #[inline]
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(stream) => stream.try_write(bytes),
-            Socket::Unix(stream) => stream.try_write(bytes),
-        }
+        self.try_io(Interest::WRITABLE, |fd| Ok(rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)?))
     }
 
     /// As [`Socket::try_write`], for several pieces.

@@ -114,15 +114,13 @@ impl Session {
             // The next delivery clears it.
             state.waiting |= state.replies.open() >= IN_FLIGHT_LIMIT;
             let paused = state.output.len() >= OUTPUT_PAUSE;
-            state.count_turn(&self.worker);
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            if asleep && !paused && !state.blocked && state.ending.is_none() {
-                if !state.output.is_empty() {
-                    self.worker.flush_later(self);
-                }
+            if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
+                self.worker.flush_later(self);
                 return Poll::Pending;
             }
+            state.count_turn(&self.worker, self.worker.now());
             if self.poll_output(cx, state).is_ready() {
                 return Poll::Ready(());
             }
@@ -352,13 +350,14 @@ impl Session {
         !self.touched.replace(true)
     }
 
-    /// Sends what was delivered, and lets the session's task run if it has something to do.
-    pub(crate) fn flush_delivered(&self) {
+    /// Sends what was delivered by `now`, and lets the session's task run if it has something to do.
+    pub(crate) fn flush_delivered(&self, now: Time) {
         self.touched.set(false);
         let state = &mut *self.state.borrow_mut();
         if state.closed {
             return;
         }
+        state.count_turn(&self.worker, now);
         let paused = state.output.len() >= OUTPUT_PAUSE;
         match state.output.flush(&self.socket) {
             Ok(flushed) => state.blocked = flushed == Flushed::Blocked,
@@ -411,7 +410,7 @@ impl Session {
         loop {
             let Some(sequence) = self.state.borrow().order.fetch_before(asked_before) else { return };
             self.deliver(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n", true);
-            self.flush_delivered();
+            self.flush_delivered(self.worker.now());
         }
     }
 

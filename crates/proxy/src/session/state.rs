@@ -228,12 +228,12 @@ impl State {
 
     /// Adds the turn's commands to the worker's metrics; all of them were ready when the turn ended.
     #[inline]
-    pub(crate) fn count_turn(&mut self, worker: &Worker) {
+    pub(crate) fn count_turn(&mut self, worker: &Worker, now: Time) {
         let Turn { hits, own, refused } = std::mem::take(&mut self.turn);
         if hits + own + refused == 0 {
             return;
         }
-        let ns = worker.now().0.saturating_sub(self.now.0);
+        let ns = now.0.saturating_sub(self.now.0);
         for (route, count) in [(Route::Hit, hits), (Route::Own, own), (Route::Refused, refused)] {
             if count > 0 {
                 worker.metrics().served(route, ns, count);
