@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
 use nearside_nearcache::{Lookup, Scope, Waiter};
 use nearside_resp::Protocol;
 
@@ -22,7 +23,7 @@ const GET: u16 = 0;
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
-    if !command.arity_ok(call.request.len()) || !loader_is_ready(session, state.db) {
+    if !command.arity_ok(call.request.len()) || worker.is_overloaded() || !loader_is_ready(session, state.db) {
         return upstream(session, state, call, command);
     }
     let key = call.request.arg(1);
@@ -60,6 +61,14 @@ const NIL_RESP2: &[u8] = b"$-1\r\n";
 #[inline]
 pub(crate) fn for_protocol(reply: &[u8], protocol: Protocol) -> &[u8] {
     if protocol == Protocol::Resp2 && reply == NIL_RESP3 { NIL_RESP2 } else { reply }
+}
+
+/// As [`for_protocol`], without a copy.
+pub(crate) fn shared_for_protocol(reply: &Bytes, protocol: Protocol) -> Bytes {
+    match for_protocol(reply, protocol) {
+        NIL_RESP2 => Bytes::from_static(NIL_RESP2),
+        _ => reply.clone(),
+    }
 }
 
 fn upstream(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {

@@ -52,7 +52,7 @@ fn agree(session: &Rc<Session>, state: &mut State, request: &Request<'_>) -> Res
 }
 
 fn parse_version(version: &[u8]) -> Result<Protocol, &'static str> {
-    match std::str::from_utf8(version).ok().and_then(|text| text.parse::<i64>().ok()) {
+    match client::options::integer(version) {
         Some(2) => Ok(Protocol::Resp2),
         Some(3) => Ok(Protocol::Resp3),
         Some(_) => Err("NOPROTO unsupported protocol version"),

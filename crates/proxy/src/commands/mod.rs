@@ -47,10 +47,11 @@ pub(crate) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// The bytes to send upstream.
+    /// The bytes to send upstream. What the decoder has rewritten, because servers may differ in how they read it, is not
+    /// what came.
     fn frame(&self) -> Frame<'a> {
         match &self.owned {
-            Some(bytes) if !self.request.is_inline() => Frame::Shared(bytes.clone()),
+            Some(bytes) if std::ptr::eq(bytes.as_ptr(), self.request.frame().as_ptr()) => Frame::Shared(bytes.clone()),
             _ => Frame::Borrowed(self.request.frame()),
         }
     }

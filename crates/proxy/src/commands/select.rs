@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use nearside_resp::{Request, encode};
 
-use super::Flow;
+use super::{Flow, client};
 use crate::lanes::forward::{Frame, LaneKey};
 use crate::lanes::written::Effect;
 use crate::session::Session;
@@ -27,8 +27,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
 }
 
 fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
-    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
-    let number = number.ok_or("ERR value is not an integer or out of range")?;
+    let number = client::options::integer(text).ok_or("ERR value is not an integer or out of range")?;
     u16::try_from(number).map_err(|_| "ERR DB index is out of range")
 }
 

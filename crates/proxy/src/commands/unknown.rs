@@ -38,7 +38,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
 fn ask(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
     let name = call.request.arg(0).to_vec();
     let unknown = Unknown { name: name.clone(), worker: session.worker().index(), session: session.id() };
-    if name.len() > LONGEST_NAME || session.worker().shared().unknown_commands.try_send(unknown).is_err() {
+    if name.len() > LONGEST_NAME || !name.iter().all(u8::is_ascii_graphic) {
+        return send(session, state, call, Learned::Absent); // no command is called that
+    }
+    if session.worker().shared().unknown_commands.try_send(unknown).is_err() {
         return send(session, state, call, Learned::Answered);
     }
     state.question = Some(Question { name, answer: None });

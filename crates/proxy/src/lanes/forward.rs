@@ -83,6 +83,8 @@ struct State {
     link: Link,
     /// The server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
     server: u64,
+    /// It has been connected once.
+    was_up: bool,
     output: Output,
     /// Bytes ever queued in `output`.
     queued: u64,
@@ -104,6 +106,7 @@ impl State {
     fn came_up(&mut self, server: u64) {
         self.link = Link::Up;
         self.server = server;
+        self.was_up = true;
         self.progress = clock::now();
     }
 }
@@ -117,6 +120,7 @@ impl ForwardLane {
             state: RefCell::new(State {
                 link: Link::Idle,
                 server: 0,
+                was_up: false,
                 output: Output::default(),
                 queued: 0,
                 awaiting: VecDeque::new(),
@@ -145,7 +149,9 @@ impl ForwardLane {
         if state.output.len() < OUTPUT_LIMIT && state.awaiting.len() < DEPTH_LIMIT {
             return true;
         }
-        state.parked.push(Rc::clone(session));
+        if session.park() {
+            state.parked.push(Rc::clone(session));
+        }
         false
     }
 
@@ -167,7 +173,7 @@ impl ForwardLane {
             Link::Down { reason } => return Err(reason.clone()),
         }
         if state.awaiting.is_empty() {
-            state.progress = now;
+            state.progress = clock::now(); // the session's own time may lie back
         }
         let effect = note_keys(&mut state.written);
         let offset = state.queued;
@@ -223,16 +229,29 @@ impl ForwardLane {
                     self.state.borrow_mut().came_up(server);
                     let mut scanner = ReplyScanner::new();
                     let error = poll_fn(|cx| self.poll_serve(cx, &socket, &mut scanner)).await;
-                    socket.abort(); // what the kernel still holds must not be carried out after its sender was told of the loss
+                    // What the kernel still holds must not be carried out after its sender was told of the loss.
+                    socket.abort();
+                    drop(socket);
                     self.lost(&error);
                 }
-                Err(ConnectError::Refused { step: "SELECT", line }) => return self.no_such_db(&line),
+                Err(ConnectError::Refused { step: "SELECT", line }) if line.starts_with(b"ERR ") => {
+                    return self.no_such_db(&line);
+                }
                 Err(error) => {
                     self.refused(&error);
+                    if !self.is_worth_retrying() {
+                        return self.worker.forget_lane(self.key);
+                    }
                     tokio::time::sleep(backoff.next(clock::now())).await;
                 }
             }
         }
+    }
+
+    /// A lane that has never led anywhere ends, unless new sessions begin on it: clients may ask for any number of dbs while
+    /// the upstream is away.
+    fn is_worth_retrying(&self) -> bool {
+        self.state.borrow().was_up || self.key.db == self.worker.first_db()
     }
 
     async fn connect(&self) -> Result<Opened, ConnectError> {

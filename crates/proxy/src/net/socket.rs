@@ -101,12 +101,6 @@ impl Socket {
         })
     }
 
-    /// Ends the connection in both directions; what is still referenced reads and writes no more.
-    pub(crate) fn shutdown(&self) {
-        // An error here means that the peer was faster.
-        let _ = rustix::net::shutdown(self.as_fd(), rustix::net::Shutdown::Both);
-    }
-
     /// When it is closed, what it has not sent yet is thrown away instead of being sent in the background.
     pub(crate) fn abort(&self) {
         // An error here means that the connection is gone already.

@@ -151,7 +151,12 @@ impl Input {
                 self.consume(consumed);
             }
             Lent::Whole { frame, rest } => {
-                self.buffer = if consumed > 0 { rest } else { [&frame[..], &rest].concat() };
+                self.buffer = rest;
+                if consumed == 0 {
+                    // Without a copy of the frame, if it began its buffer and nobody else holds it.
+                    let rest = std::mem::replace(&mut self.buffer, Vec::from(frame));
+                    self.buffer.extend_from_slice(&rest);
+                }
                 self.start = 0;
             }
         }

@@ -14,11 +14,12 @@ pub(crate) mod registry;
 pub(crate) mod replies;
 pub(crate) mod state;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use nearside_nearcache::Time;
 
 use self::input::{Input, Taken};
@@ -50,13 +51,16 @@ pub(crate) enum Ending {
 /// One client's connection.
 pub(crate) struct Session {
     worker: Rc<Worker>,
-    socket: Socket,
+    /// None once the session has ended: lanes may hold it longer, its file descriptor not.
+    socket: RefCell<Option<Socket>>,
     client: Arc<Client>,
     input: RefCell<Input>,
     state: RefCell<State>,
     waker: RefCell<Option<Waker>>,
     /// A lane has delivered to it in this turn.
     touched: Cell<bool>,
+    /// A lane has it in its list of those who wait for room.
+    parked: Cell<bool>,
 }
 
 impl Session {
@@ -64,12 +68,13 @@ impl Session {
     pub(crate) fn spawn(worker: &Rc<Worker>, socket: Socket, client: Arc<Client>) -> Rc<Self> {
         let session = Rc::new(Session {
             worker: Rc::clone(worker),
-            socket,
+            socket: RefCell::new(Some(socket)),
             input: RefCell::default(),
             state: RefCell::new(State::new(worker, Arc::clone(&client))),
             client,
             waker: RefCell::default(),
             touched: Cell::new(false),
+            parked: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&session).run());
         session
@@ -86,10 +91,15 @@ impl Session {
         &self.worker
     }
 
+    #[inline]
+    fn socket(&self) -> Ref<'_, Socket> {
+        Ref::map(self.socket.borrow(), |socket| socket.as_ref().expect("it is used only until the session has ended"))
+    }
+
     async fn run(self: Rc<Self>) {
         std::future::poll_fn(|cx| self.poll(cx)).await;
         // The lanes may hold the session for a while yet, for replies nobody will read.
-        self.socket.shutdown();
+        self.socket.take();
         self.state.borrow_mut().close(&self.worker);
         self.input.take();
         self.worker.forget(&self);
@@ -112,10 +122,11 @@ impl Session {
         loop {
             let asleep = self.poll_run(cx, state, &mut budget);
             // The next delivery clears it.
-            state.waiting |= state.replies.open() >= IN_FLIGHT_LIMIT;
+            state.waiting |= self.is_full(state);
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
+            state.account(&self.worker);
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
                 self.worker.flush_later(self);
                 return Poll::Pending;
@@ -156,8 +167,13 @@ impl Session {
         state.ending.is_none()
             && !state.waiting
             && !state.moving
-            && state.replies.open() < IN_FLIGHT_LIMIT
+            && !self.is_full(state)
             && state.output.len() < OUTPUT_PAUSE
+    }
+
+    /// As much is owed as may be, replies included that are ready but wait behind others.
+    fn is_full(&self, state: &State) -> bool {
+        state.replies.len() >= IN_FLIGHT_LIMIT || state.replies.held() >= OUTPUT_PAUSE
     }
 
     /// Runs what has been received; reads, if there is not a whole command. Pending: nothing to do until woken.
@@ -173,14 +189,14 @@ impl Session {
         }
         let read = if input.is_empty() {
             let mut scratch = self.worker.scratch();
-            let read = self.socket.poll_read(cx, &mut scratch);
+            let read = self.socket().poll_read(cx, &mut scratch);
             if let Poll::Ready(Ok(count @ 1..)) = read {
                 state.now = self.worker.now();
                 self.run_scratch(&scratch[..count], &mut input, state, budget);
             }
             read
         } else {
-            let read = input.poll_fill(cx, &self.socket);
+            let read = input.poll_fill(cx, &self.socket());
             state.now = self.worker.now();
             read
         };
@@ -279,7 +295,7 @@ impl Session {
     }
 
     fn poll_output(&self, cx: &mut Context<'_>, state: &mut State) -> Poll<()> {
-        match state.output.poll_flush(cx, &self.socket) {
+        match state.output.poll_flush(cx, &self.socket()) {
             Poll::Ready(Ok(())) => state.blocked = false,
             Poll::Ready(Err(_)) => state.ending = Some(Ending::Now),
             Poll::Pending => state.blocked = true,
@@ -326,22 +342,21 @@ impl Session {
     }
 
     /// As [`Session::deliver`], for the answer of a fetch; `None`: it brought none, and the read goes upstream.
-    pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&[u8]>, key: &[u8]) {
-        let since = {
-            let state = &mut *self.state.borrow_mut();
-            if state.closed || !state.replies.is_open(sequence) {
-                return; // answered with an error when its time was up
-            }
-            if reply.is_none() {
-                return commands::get::read_upstream(self, state, sequence, key);
-            }
-            state.fetch_began(sequence)
-        };
-        if let Some(reply) = reply {
-            self.worker.metrics().served_fetch(self.worker.now(), since);
-            let protocol = self.state.borrow().protocol;
-            self.deliver(sequence, commands::get::for_protocol(reply, protocol), true);
+    pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&Bytes>, key: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        if state.closed || !state.replies.is_open(sequence) {
+            return; // answered with an error when its time was up
         }
+        let Some(reply) = reply else {
+            return commands::get::read_upstream(self, state, sequence, key);
+        };
+        self.worker.metrics().served_fetch(self.worker.now(), state.fetch_began(sequence));
+        state.replies.deliver_shared(
+            sequence,
+            commands::get::shared_for_protocol(reply, state.protocol),
+            &mut state.output,
+        );
+        state.order.fetch_answered(sequence);
     }
 
     /// True the first time in a turn: the caller flushes each session once.
@@ -359,7 +374,7 @@ impl Session {
         }
         state.count_turn(&self.worker, now);
         let paused = state.output.len() >= OUTPUT_PAUSE;
-        match state.output.flush(&self.socket) {
+        match state.output.flush(&self.socket()) {
             Ok(flushed) => state.blocked = flushed == Flushed::Blocked,
             Err(_) => state.ending = Some(Ending::Now),
         }
@@ -422,8 +437,14 @@ impl Session {
         self.resume();
     }
 
+    /// It waits for room on a lane. False: it was waiting already.
+    pub(crate) fn park(&self) -> bool {
+        !self.parked.replace(true)
+    }
+
     /// What a command waited for has come about: it is tried again.
     pub(crate) fn resume(&self) {
+        self.parked.set(false);
         self.state.borrow_mut().waiting = false;
         self.wake();
     }

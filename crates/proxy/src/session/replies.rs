@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use nearside_nearcache::CachedReply;
 
 use crate::output::Output;
@@ -47,6 +48,8 @@ enum State {
     Held(Vec<u8>),
     /// All of it.
     Whole(Vec<u8>),
+    /// All of it, shared with others who waited for the same fetch.
+    Shared(Bytes),
     /// All of it, shared with the near-cache.
     Cached(CachedReply),
 }
@@ -76,6 +79,12 @@ impl Replies {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// Replies owed, those that are ready among them.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
     }
 
     /// Replies that have yet to arrive.
@@ -158,6 +167,16 @@ impl Replies {
         (source, self.collect(index, piece, complete, output))
     }
 
+    /// A whole reply has arrived that others may get too: it is not copied if it is large.
+    pub(crate) fn deliver_shared(&mut self, sequence: u64, reply: Bytes, output: &mut Output) {
+        let slot = &mut self.slots[(sequence - self.front) as usize];
+        let reply = if slot.silent { Bytes::new() } else { reply };
+        self.held += reply.len();
+        slot.state = State::Shared(reply);
+        self.open -= 1;
+        self.release(output);
+    }
+
     fn pop_front(&mut self, output: &mut Output) {
         self.slots.pop_front();
         self.front += 1;
@@ -171,7 +190,9 @@ impl Replies {
         let mut bytes = match std::mem::replace(&mut slot.state, State::Open) {
             State::Held(bytes) => bytes,
             State::Open => Vec::new(),
-            State::Whole(_) | State::Cached(_) => unreachable!("a reply that has arrived does not arrive again"),
+            State::Whole(_) | State::Shared(_) | State::Cached(_) => {
+                unreachable!("a reply that has arrived does not arrive again")
+            }
         };
         if !slot.silent || slot.shape != Shape::Plain {
             bytes.extend_from_slice(piece);
@@ -220,6 +241,10 @@ impl Replies {
                 State::Whole(bytes) => {
                     self.held -= bytes.len();
                     output.share(bytes.into());
+                }
+                State::Shared(reply) => {
+                    self.held -= reply.len();
+                    output.share(reply);
                 }
                 State::Cached(reply) => {
                     self.held -= reply.len();

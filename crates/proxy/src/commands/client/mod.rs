@@ -8,7 +8,7 @@ mod help;
 mod identity;
 mod kill;
 mod list;
-mod options;
+pub(super) mod options;
 mod tracking;
 
 use std::rc::Rc;
@@ -62,7 +62,7 @@ fn answer_result<E: AsRef<[u8]>>(state: &mut State, run: impl FnOnce(&mut State)
 /// CLIENT REPLY. Neither OFF nor SKIP has a reply of its own.
 fn reply(state: &mut State, wanted: &[u8]) {
     if wanted.eq_ignore_ascii_case(b"on") {
-        state.reply_mode = ReplyMode::default();
+        state.reply_mode = ReplyMode::default(); // a SKIP just before it is forgotten too, as in Redis
         state.answer_ok();
     } else if wanted.eq_ignore_ascii_case(b"off") {
         state.reply_mode.off = true;

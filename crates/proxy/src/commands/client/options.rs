@@ -26,7 +26,7 @@ impl Kind {
 }
 
 /// A number in the only spelling that Redis takes: no sign but `-`, no leading zero, no space (`string2ll`).
-pub(super) fn integer(text: &[u8]) -> Option<i64> {
+pub(in crate::commands) fn integer(text: &[u8]) -> Option<i64> {
     let number: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.to_string().as_bytes() == text).then_some(number)
 }
