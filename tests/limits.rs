@@ -247,6 +247,26 @@ fn past_the_memory_for_all_clients_commands_are_answered_overload() {
 }
 
 #[test]
+fn requests_half_sent_count_too() {
+    if calibrating("limit for all clients") {
+        return;
+    }
+    let (_redis, nearside) = with_mebibyte(&["--buffer-memory", "16MiB"]);
+    let mut uploads = [nearside.client(), nearside.client()];
+    for upload in &mut uploads {
+        let mut writer = upload.writer();
+        // The second one is closed somewhere on the way.
+        let _ = writer
+            .write_all(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\n")
+            .and_then(|()| writer.write_all(&vec![b'x'; 12 << 20]));
+    }
+    eventually("an upload is cut off", SOON, || {
+        (nearside.metrics().total("nearside_clients_cut_off_total") == 1.0).then_some(())
+    });
+    assert_eq!(nearside.client().call("GETRANGE mebibyte 0 2"), "$3\r\nxxx\r\n");
+}
+
+#[test]
 fn an_endless_request_is_cut_off() {
     if calibrating("query buffer limit of 2 MiB") {
         return;

@@ -126,7 +126,6 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            state.account(&self.worker);
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
                 self.worker.flush_later(self);
                 return Poll::Pending;
