@@ -105,6 +105,7 @@ fn check_tells_whether_a_file_is_good_without_starting() {
         ("workers = 2\ncache-size = \"big\"\n", &["cache-size", "big", "line 2"][..]),
         ("wrokers = 2\n", &["wrokers", "workers", "line 1"]),
         ("workers = \n", &["line 1"]),
+        ("cache-size = \"2MiB\"\nmax-item-size = \"100MiB\"\n", &["max-item-size", "100MiB", "line 2"]),
     ] {
         let bad = write(text);
         let output = run(&["check", &bad]);

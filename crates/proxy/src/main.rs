@@ -35,7 +35,10 @@ fn main() -> ExitCode {
                 Err(error) => cannot_start(&[error]),
             }
         }
-        Ok(Invocation::Check { file, result: Ok(_) }) => print(format_args!("{}: ok\n", file.display())),
+        Ok(Invocation::Check { file, result: Ok(config) }) => match server::check(&config) {
+            Ok(()) => print(format_args!("{}: ok\n", file.display())),
+            Err(error) => cannot_start(&[error]),
+        },
         Ok(Invocation::Check { result: Err(errors), .. }) => cannot_start(&errors),
         Ok(Invocation::Print(text)) => print(text),
         Err(error) => cannot_start(&[error]),

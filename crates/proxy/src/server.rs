@@ -53,6 +53,11 @@ pub(crate) fn run(config: Config) -> Result<()> {
     control::run(&shared, listeners, admin, questions, workers)
 }
 
+/// Whether a server with these settings could start, as far as that can be told without starting it.
+pub(crate) fn check(config: &Config) -> Result<()> {
+    near_cache(config).map(drop)
+}
+
 /// Raises the file limit, and says how many clients it leaves room for.
 fn max_clients(config: &Config) -> Result<usize> {
     let others = OTHER_FILES + FILES_PER_WORKER * config.workers;

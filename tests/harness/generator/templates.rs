@@ -3,7 +3,8 @@
 //! `<…>` is a placeholder. A line that begins with `~` is answered in an order that depends on the server's random hash
 //! seed; with `%` in such an order of pairs. Times are absolute and far away, or are never asked for: two servers are not
 //! asked at the same millisecond. Keys of some pools are kept apart because Redis promises an order only under a condition:
-//! `lex` holds sorted sets of one score, `items` lists to be sorted.
+//! `lex` holds sorted sets of one score, `items` lists to be sorted. SORT has ALPHA always: without it Redis looks at an
+//! `errno` that an earlier command may have left, and refuses now and then what it else sorts.
 
 /// Commands on named keys, or on none: they hurt nobody who uses other keys.
 pub(super) const PER_KEY: &[&str] = &[
@@ -85,9 +86,8 @@ pub(super) const PER_KEY: &[&str] = &[
     "RPUSH <items> <value> <int>",
     "LTRIM <items> -20 -1",
     "SORT <items> ALPHA",
-    "SORT <items> DESC LIMIT 0 3",
+    "SORT <items> ALPHA DESC LIMIT 0 3",
     "SORT <items> BY nosort GET # GET <num>",
-    "SORT <any>",
     "SORT <items> ALPHA STORE <list>",
     "~SORT <set> ALPHA",
     "SORT_RO <items> ALPHA LIMIT 1 2",
