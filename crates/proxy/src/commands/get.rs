@@ -23,14 +23,17 @@ const GET: u16 = 0;
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
-    if !command.arity_ok(call.request.len()) || worker.is_overloaded() || !loader_is_ready(session, state.db) {
+    if !command.arity_ok(call.request.len()) {
         return upstream(session, state, call, command);
+    }
+    if worker.is_overloaded() || !loader_is_ready(session, state.db) {
+        return bypass(session, state, call, command);
     }
     let key = call.request.arg(1);
     if state.order.write_pending(key) {
         // The read follows the session's own write down the forward lane, and must not be cached: it may be answered
         // while that write is still unknown to others.
-        return upstream(session, state, call, command);
+        return bypass(session, state, call, command);
     }
     let scope = Scope { user: USER, db: state.db, command: GET };
     let sequence = state.replies.next();
@@ -49,7 +52,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
             worker.fetch(ticket);
         }
         Lookup::Follow => expect_fetched(state, key),
-        Lookup::Bypass(_) => return upstream(session, state, call, command),
+        Lookup::Bypass(_) => return bypass(session, state, call, command),
     }
     Flow::Done
 }
@@ -75,6 +78,15 @@ fn upstream(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &
     forward::run(session, state, call, command, Shape::Plain)
 }
 
+/// A read that the near-cache cannot serve this time.
+fn bypass(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    let flow = upstream(session, state, call, command);
+    if flow != Flow::Wait {
+        session.worker().metrics().bypasses.add(1);
+    }
+    flow
+}
+
 /// The first read of a db has its loader lane made; until that is up, reads of it go upstream.
 #[inline]
 fn loader_is_ready(session: &Rc<Session>, db: u16) -> bool {
@@ -95,6 +107,7 @@ fn expect_fetched(state: &mut State, key: &[u8]) {
 /// the forward lane's commands, in order with those sent after it, and under that lane's deadline.
 pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, sequence: u64, key: &[u8]) {
     state.order.fetch_answered(sequence);
+    session.worker().metrics().bypasses.add(1);
     if let Err(reason) = forward::send_own(session, state, sequence, &[b"GET", key]) {
         state.lane = None;
         let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
