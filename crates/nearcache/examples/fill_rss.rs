@@ -77,7 +77,7 @@ fn measure((name, phases): (&str, Phases), workers: usize) {
         max_waiters: 1000,
     };
     let cache = NearCache::new(settings).expect("an item of 1 MiB fits 256 MiB");
-    let owner = cache.open_lease();
+    let owner = cache.open_lease(0);
     owner.renew(NOW, NOW);
 
     let peak = Arc::new(AtomicU64::new(0));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{CachedReply, Found, MAX_KEY_LEN, NewVariant, Scope};
+use crate::entry::{CachedReply, MAX_KEY_LEN, NewVariant, Read, ReplyRef, Scope};
 use crate::fill::{Fill, FillTable, Joined, Limits, Waiter, Waiters};
 use crate::hash::KeyHasher;
 use crate::lease::{Lease, LeaseOwner, Leases};
@@ -99,30 +99,37 @@ impl NearCache {
         }))
     }
 
-    /// What to do with a read of `key`. `now` was taken after the read of the socket that brought the request.
+    /// Serves a read of `key` from the cache, if that is possible: `read` is given the reply, in its place. After
+    /// [`Read::Miss`], [`lookup`](Self::lookup) says what to do. `now` was taken after the read of the socket that brought the
+    /// request.
+    ///
+    /// `read` runs under a lock, which holds up those who store into a part of the cache: it must be short, and must not call
+    /// the cache. It may copy a small reply; one of 64 KiB or more it should [`share`](ReplyRef::share), to be copied later.
+    #[inline]
+    pub fn read<R>(&self, key: &[u8], scope: Scope, now: Time, read: impl FnOnce(ReplyRef<'_>) -> R) -> Read<R> {
+        let found = self.store.read(key, |entry| match entry.find(scope, now) {
+            Read::Hit(reply) => Read::Hit(read(reply)),
+            Read::TooLarge => Read::TooLarge,
+            Read::Miss => Read::Miss,
+        });
+        found.unwrap_or(Read::Miss)
+    }
+
+    /// What to do with a read of `key` that [`read`](Self::read) could not serve. `now` was taken after the read of the
+    /// socket that brought the request.
     ///
     /// After [`Lookup::Lead`] and [`Lookup::Follow`], and only then, `waiter` was called, and will come out of the fetch
     /// when it completes.
-    #[inline]
     pub fn lookup(self: &Arc<Self>, key: &[u8], scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Lookup {
-        match self.store.find(key, scope, now) {
-            Some(Found::Reply(reply)) => Lookup::Hit(reply),
-            Some(Found::TooLarge) => Lookup::Bypass(Bypass::TooLarge),
-            None => self.miss(key, scope, now, waiter),
-        }
-    }
-
-    #[cold]
-    fn miss(self: &Arc<Self>, key: &[u8], scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Lookup {
         if key.len() > MAX_KEY_LEN {
             return Lookup::Bypass(Bypass::TooLarge);
         }
         let mut locked = self.fills.lock(key);
-        // Again, under the lock: the fetch that this read would have followed may just have completed.
-        match self.store.find(key, scope, now) {
-            Some(Found::Reply(reply)) => return Lookup::Hit(reply),
-            Some(Found::TooLarge) => return Lookup::Bypass(Bypass::TooLarge),
-            None => {}
+        // Under the lock: the fetch that this read would have followed may just have completed.
+        match self.read(key, scope, now, |reply| reply.share()) {
+            Read::Hit(reply) => return Lookup::Hit(reply),
+            Read::TooLarge => return Lookup::Bypass(Bypass::TooLarge),
+            Read::Miss => {}
         }
         match locked.join(scope, now, waiter) {
             Joined::Leads { key, id } => {
@@ -162,10 +169,16 @@ impl NearCache {
         self.leases.kill_all();
     }
 
+    /// What the connections of this group vouch for may have changed unnoticed (their node lost slots, or its role): does what
+    /// [`flush`](Self::flush) does, to what was fetched on their leases. Those opened later begin anew.
+    pub fn retire(&self, group: u64) {
+        self.leases.kill_group(group);
+    }
+
     /// A lease for a connection whose stream now carries the invalidations of what it fetches. It serves nothing until its
-    /// owner renews it for the first time.
-    pub fn open_lease(self: &Arc<Self>) -> LeaseOwner {
-        self.leases.open()
+    /// owner renews it for the first time. `group` is a number that the caller gives those whose leases end together: a node.
+    pub fn open_lease(self: &Arc<Self>, group: u64) -> LeaseOwner {
+        self.leases.open(group)
     }
 
     /// Frees what can never be served again, because its lease is dead or its time is over, and says how many entries that

@@ -4,9 +4,11 @@
 //! An entry is nearly always one *variant*: one reply. It becomes a list of them when the same key is read in several
 //! databases, by several users, or by several commands.
 //!
-//! Terms, key and reply share one allocation, which the table refers to twice, as its key and as its value. That saves a
-//! hit the cache miss of a key on its own; and an item costs 40 bytes beyond key and reply, plus the table's slot.
+//! Terms, key and reply share one allocation, and the table is a set of those: what it compares a lookup's key with is the
+//! entry itself, so that a hit has found its reply when it has found its key, and counts no reference. An item costs 40 bytes
+//! beyond key and reply, plus the table's slot.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::{fmt, slice};
@@ -54,7 +56,7 @@ enum Header {
     Several(Box<[Entry]>),
 }
 
-/// What the table keeps for a key: a variant, or several. Cloning it counts one reference.
+/// What is kept for a key: a variant, or several. Cloning it counts one reference.
 #[derive(Clone)]
 pub(crate) struct Entry(ThinArc<Header, u8>);
 
@@ -92,17 +94,15 @@ impl Entry {
         Self(ThinArc::from_header_and_slice(Header::Several(variants.into()), self.key()))
     }
 
-    /// The variant to answer a lookup with.
+    /// What it has for a read.
     #[inline]
-    pub(crate) fn find(self, scope: Scope, now: Time) -> Option<Found> {
-        let variant = match &self.0.header.header {
-            Header::Variant(terms) => terms.allow(scope, now).then_some(self)?,
-            Header::Several(variants) => {
-                variants.iter().find(|variant| variant.terms().is_some_and(|terms| terms.allow(scope, now))).cloned()?
-            }
-        };
-        let reply = CachedReply(variant);
-        Some(if reply.is_empty() { Found::TooLarge } else { Found::Reply(reply) })
+    pub(crate) fn find(&self, scope: Scope, now: Time) -> Read<ReplyRef<'_>> {
+        let allowed = |variant: &&Entry| variant.terms().is_some_and(|terms| terms.allow(scope, now));
+        let Some(variant) = self.variants().iter().find(allowed) else { return Read::Miss };
+        match variant.reply() {
+            [] => Read::TooLarge,
+            bytes => Read::Hit(ReplyRef { bytes, variant }),
+        }
     }
 
     /// Whether none of it can ever be served again. (A lapsed lease can be revived.)
@@ -118,6 +118,15 @@ impl Entry {
         }
     }
 
+    /// The reply of a variant; empty if it was too large.
+    #[inline]
+    fn reply(&self) -> &[u8] {
+        match &self.0.header.header {
+            Header::Variant(terms) => &self.0.slice[usize::from(terms.key_len)..],
+            Header::Several(_) => &[],
+        }
+    }
+
     /// The lengths of all the allocations it refers to.
     pub(crate) fn allocations(&self) -> impl Iterator<Item = usize> {
         let list = match &self.0.header.header {
@@ -128,6 +137,7 @@ impl Entry {
         of_variants.chain(list.into_iter().flatten())
     }
 
+    #[inline]
     fn variants(&self) -> &[Entry] {
         match &self.0.header.header {
             Header::Variant(_) => slice::from_ref(self),
@@ -155,11 +165,38 @@ impl Terms {
     }
 }
 
-/// What a lookup finds in an entry.
-pub(crate) enum Found {
-    Reply(CachedReply),
+/// What the cache has for a read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Read<R> {
+    /// A reply, or what was made of it.
+    Hit(R),
     /// The value is too large to be kept: asking the server for it through the cache would only find that out again.
     TooLarge,
+    /// Nothing that may be served.
+    Miss,
+}
+
+/// A reply as the server sent it, in its place in the cache. Derefs to its bytes.
+pub struct ReplyRef<'a> {
+    bytes: &'a [u8],
+    variant: &'a Entry,
+}
+
+impl ReplyRef<'_> {
+    /// The reply, to keep: counts one reference, and copies nothing.
+    #[inline]
+    pub fn share(&self) -> CachedReply {
+        CachedReply(self.variant.clone())
+    }
+}
+
+impl Deref for ReplyRef<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
 }
 
 /// A reply as the server sent it, shared with the cache. Cloning it counts one reference.
@@ -171,10 +208,7 @@ impl Deref for CachedReply {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match self.0.terms() {
-            Some(terms) => &self.0.0.slice[usize::from(terms.key_len)..],
-            None => &[],
-        }
+        self.0.reply()
     }
 }
 
@@ -191,7 +225,7 @@ impl fmt::Debug for CachedReply {
     }
 }
 
-/// An entry in its other role, as the table's key.
+/// An entry as the table holds it: equal to every other of its key.
 #[derive(Clone)]
 pub(crate) struct EntryKey(pub(crate) Entry);
 
@@ -214,6 +248,46 @@ impl Equivalent<EntryKey> for KeyBytes<'_> {
     #[inline]
     fn equivalent(&self, other: &EntryKey) -> bool {
         self.0 == other.0.key()
+    }
+}
+
+/// A key that reads the entry it is found equal to, there and then: a search gives out nothing but clones of what it finds.
+pub(crate) struct Probe<'a, F, R> {
+    key: &'a [u8],
+    read: Cell<Option<F>>,
+    outcome: Cell<Option<R>>,
+}
+
+impl<'a, F: FnOnce(&Entry) -> R, R> Probe<'a, F, R> {
+    #[inline]
+    pub(crate) fn new(key: &'a [u8], read: F) -> Self {
+        Self { key, read: Cell::new(Some(read)), outcome: Cell::new(None) }
+    }
+
+    /// What was read; None if no entry was found.
+    #[inline]
+    pub(crate) fn outcome(self) -> Option<R> {
+        self.outcome.into_inner()
+    }
+}
+
+impl<F, R> Hash for Probe<'_, F, R> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        KeyBytes(self.key).hash(state);
+    }
+}
+
+impl<F: FnOnce(&Entry) -> R, R> Equivalent<EntryKey> for Probe<'_, F, R> {
+    #[inline]
+    fn equivalent(&self, other: &EntryKey) -> bool {
+        if self.key != other.0.key() {
+            return false;
+        }
+        if let Some(read) = self.read.take() {
+            self.outcome.set(Some(read(&other.0)));
+        }
+        true
     }
 }
 

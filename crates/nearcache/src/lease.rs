@@ -6,8 +6,8 @@
 //!
 //! - A **lapsed** lease hides its entries. A later good heartbeat brings the survivors back, because every invalidation
 //!   came before its answer.
-//! - A **dead** lease (the connection is lost, or retired, or everything was flushed) stays dead: invalidations may have
-//!   been missed. Its entries are dead with it, however many they are: each holds the lease, and every hit asks it.
+//! - A **dead** lease (the connection is lost, its group was retired, or everything was flushed) stays dead: invalidations
+//!   may have been missed. Its entries are dead with it, however many they are: each holds the lease, and every hit asks it.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl LeaseOwner {
         self.lease.clone()
     }
 
-    /// Whether a flush has killed the lease: the owner opens another, for the same connection.
+    /// Whether a flush or the end of its group has killed the lease: the owner opens another, for the same connection.
     pub fn is_dead(&self) -> bool {
         self.lease.is_dead()
     }
@@ -149,8 +149,13 @@ impl Drop for LeaseOwner {
 
 /// All the leases that may be alive: what a flush has to kill.
 pub(crate) struct Leases {
-    open: Mutex<Vec<Lease>>,
+    open: Mutex<Vec<OpenLease>>,
     max_staleness: Duration,
+}
+
+struct OpenLease {
+    lease: Lease,
+    group: u64,
 }
 
 impl Leases {
@@ -158,20 +163,29 @@ impl Leases {
         std::sync::Arc::new(Self { open: Mutex::new(Vec::new()), max_staleness })
     }
 
-    pub(crate) fn open(self: &std::sync::Arc<Self>) -> LeaseOwner {
+    pub(crate) fn open(self: &std::sync::Arc<Self>, group: u64) -> LeaseOwner {
         let lease = Lease::new();
-        self.open.lock().push(lease.clone());
+        self.open.lock().push(OpenLease { lease: lease.clone(), group });
         LeaseOwner { lease, registry: self.clone() }
     }
 
     /// Kills every lease opened before this call.
     pub(crate) fn kill_all(&self) {
-        for lease in self.open.lock().drain(..) {
-            lease.kill();
+        self.kill_if(|_| true);
+    }
+
+    /// Kills every lease of the group opened before this call.
+    pub(crate) fn kill_group(&self, group: u64) {
+        self.kill_if(|open| open.group == group);
+    }
+
+    fn kill_if(&self, ends: impl Fn(&OpenLease) -> bool) {
+        for open in self.open.lock().extract_if(.., |open| ends(open)) {
+            open.lease.kill();
         }
     }
 
     fn forget(&self, lease: &Lease) {
-        self.open.lock().retain(|open| !open.is(lease));
+        self.open.lock().retain(|open| !open.lease.is(lease));
     }
 }

@@ -23,7 +23,7 @@ mod ticket;
 mod time;
 
 pub use cache::{Bypass, Lookup, NearCache, Settings, Stats};
-pub use entry::{CachedReply, Scope};
+pub use entry::{CachedReply, Read, ReplyRef, Scope};
 pub use fill::{Waiter, Waiters};
 pub use lease::{Lease, LeaseOwner, Renewal};
 pub use sizing::SizeError;

@@ -9,7 +9,8 @@ use thiserror::Error;
 
 use crate::entry::{Entry, EntryKey, PREFIX_LEN};
 
-/// Bytes of the table for each item: a slot of the slab (32) and of the hash index (5), both grown by doubling.
+/// Bytes of the table for each item: a slot of the slab (32, as quick_cache's placeholders need it) and of the hash index (5),
+/// both grown by doubling.
 const SLOT_LEN: u64 = 56;
 /// Bytes of the table for each ghost, the memory of a key that was evicted.
 const GHOST_LEN: u64 = SLOT_LEN;
@@ -148,9 +149,9 @@ fn item_weight(value_len: usize) -> u64 {
 #[derive(Copy, Clone)]
 pub(crate) struct ItemWeighter;
 
-impl Weighter<EntryKey, Entry> for ItemWeighter {
-    fn weight(&self, _key: &EntryKey, entry: &Entry) -> u64 {
-        weight(entry)
+impl Weighter<EntryKey, ()> for ItemWeighter {
+    fn weight(&self, key: &EntryKey, (): &()) -> u64 {
+        weight(&key.0)
     }
 }
 

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::*;
-use nearside_nearcache::{Renewal, Time};
+use nearside_nearcache::{Read, Renewal, Time};
 
 #[test]
 fn a_fetched_reply_is_served() {
@@ -16,7 +16,7 @@ fn a_fetched_reply_is_served() {
 #[test]
 fn a_new_lease_serves_nothing_before_its_first_renewal() {
     let cache = cache();
-    let owner = cache.open_lease();
+    let owner = cache.open_lease(NODE);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
     assert_eq!(owner.coherent_until(), None);
     assert_eq!(lookup(&cache, b"k", START).name(), "lead");
@@ -156,6 +156,48 @@ fn the_death_of_one_connection_leaves_what_others_fetched() {
     fetch(&cache, &other.lease(), b"other", GET, keep(b"+v\r\n"), START);
     drop(lost);
     assert_eq!(lookup(&cache, b"other", START).name(), "hit");
+}
+
+#[test]
+fn a_retired_group_is_served_no_more_and_the_others_are() {
+    let cache = cache();
+    let retired = [live_lease_of(&cache, 1), live_lease_of(&cache, 1)];
+    let other = live_lease_of(&cache, 2);
+    fetch(&cache, &retired[0].lease(), b"a", GET, keep(b"+v\r\n"), START);
+    fetch(&cache, &retired[1].lease(), b"b", IN_DB_1, keep(b"+v\r\n"), START);
+    fetch(&cache, &other.lease(), b"other", GET, keep(b"+v\r\n"), START);
+    cache.retire(1);
+    assert!(retired.iter().all(|owner| owner.is_dead()));
+    assert_eq!(retired[0].renew(START + ms(1), START + ms(2)), Renewal::Dead);
+    assert_eq!(read(&cache, b"a", GET, START), Read::Miss);
+    assert_eq!(read(&cache, b"b", IN_DB_1, START), Read::Miss);
+    assert_eq!(lookup(&cache, b"other", START).name(), "hit");
+}
+
+#[test]
+fn a_fetch_sent_before_its_group_was_retired_stores_nothing_and_takes_no_follower_after_it() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let mut before = cache.lookup(b"k", GET, START, || waiter(1)).lead();
+    before.sent(&owner.lease(), START);
+    cache.retire(NODE);
+    let _after = cache.lookup(b"k", GET, START, || waiter(2)).lead();
+    let waiters = before.complete(keep(b"+old\r\n"), START);
+    assert_eq!(waiters.into_iter().collect::<Vec<_>>(), [waiter(1)]);
+    assert_eq!(cache.entries(), 0);
+}
+
+#[test]
+fn a_fetch_not_sent_before_its_group_was_retired_goes_on_and_stores_under_a_new_lease() {
+    let cache = cache();
+    let _old = live_lease(&cache);
+    let mut ticket = lookup(&cache, b"k", START).lead();
+    cache.retire(NODE);
+    assert_eq!(lookup(&cache, b"k", START).name(), "follow");
+    let new = live_lease(&cache);
+    ticket.sent(&new.lease(), START);
+    assert_eq!(ticket.complete(keep(b"+new\r\n"), START).len(), 2);
+    assert_eq!(lookup(&cache, b"k", START).name(), "hit");
 }
 
 #[test]

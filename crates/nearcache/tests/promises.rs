@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use fixture::*;
-use nearside_nearcache::{Answer, FillTicket, LeaseOwner, Lookup, NearCache, Scope, Time, Ttl, Waiter};
+use nearside_nearcache::{Answer, FillTicket, LeaseOwner, Lookup, NearCache, Read, Scope, Time, Ttl, Waiter};
 use proptest::prelude::*;
 
 const KEYS: [&[u8]; 2] = [b"a", b"b"];
@@ -58,6 +58,8 @@ enum Event {
     Lose {
         lane: usize,
     },
+    /// All slots move, and their keys change at the other nodes; the topology that says so is published.
+    Migrate,
     Abandon,
     Sweep,
 }
@@ -77,6 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
         5 => (key, ttl).prop_map(|(key, ttl)| Event::Write { key, ttl }),
         8 => Just(Event::Acknowledge),
         1 => Just(Event::Swap),
+        1 => Just(Event::Migrate),
         2 => lane.prop_map(|lane| Event::Lose { lane }),
         1 => Just(Event::Abandon),
         3 => Just(Event::Sweep),
@@ -145,7 +148,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let cache = cache();
-        let lanes = [(); LANES].map(|()| Lane::new(&cache));
+        let lanes = std::array::from_fn(|lane| Lane::new(&cache, lane));
         let keys =
             [(); 2].map(|()| Key { versions: vec![Version { expires: FOREVER, replaced: FOREVER }], acknowledged: 0 });
         let (unsent, unacknowledged, waiting) = Default::default();
@@ -169,7 +172,8 @@ impl World {
             }
             Event::Acknowledge => self.acknowledge(),
             Event::Swap => self.swap(),
-            Event::Lose { lane } => self.lanes[lane] = Lane::new(&self.cache),
+            Event::Lose { lane } => self.lanes[lane] = Lane::new(&self.cache, lane),
+            Event::Migrate => self.migrate(),
             Event::Abandon => drop(self.unsent.pop_front()),
             Event::Sweep => _ = self.cache.sweep(self.now),
         }
@@ -178,13 +182,14 @@ impl World {
     fn read(&mut self, key: usize, scope: Scope) {
         let waiting = Waiting { acknowledged: self.keys[key].acknowledged, since: self.now };
         let waiter = Waiter { worker: 0, session: 0, sequence: self.waiting.len() as u64 };
+        if let Read::Hit(version) = self.cache.read(KEYS[key], scope, self.now, |reply| version_of(&reply)) {
+            self.judge(key, version, &waiting);
+            assert!(self.keys[key].versions[version].expires > self.now, "a hit beyond its time to live");
+            self.hits += 1;
+            return;
+        }
         match self.cache.lookup(KEYS[key], scope, self.now, || waiter) {
-            Lookup::Hit(reply) => {
-                let version = version_of(&reply);
-                self.judge(key, version, &waiting);
-                assert!(self.keys[key].versions[version].expires > self.now, "a hit beyond its time to live");
-                self.hits += 1;
-            }
+            Lookup::Hit(reply) => panic!("the read before missed {reply:?}"),
             Lookup::Follow => self.waiting.push(waiting),
             Lookup::Lead(ticket) => {
                 self.waiting.push(waiting);
@@ -202,12 +207,11 @@ impl World {
 
     fn send(&mut self, lane: usize) {
         if let Some((mut ticket, key)) = self.unsent.pop_front() {
-            let lane = &mut self.lanes[lane];
-            if lane.owner.is_dead() {
-                lane.owner = self.cache.open_lease();
+            if self.lanes[lane].owner.is_dead() {
+                self.lanes[lane].owner = self.cache.open_lease(lane as u64);
             }
-            ticket.sent(&lane.owner.lease(), self.now);
-            lane.requests.push_back(Request::Get { ticket, key });
+            ticket.sent(&self.lanes[lane].owner.lease(), self.now);
+            self.lanes[lane].requests.push_back(Request::Get { ticket, key });
         }
     }
 
@@ -281,18 +285,27 @@ impl World {
     }
 
     fn swap(&mut self) {
+        self.change_all_unnoticed();
+        self.cache.flush();
+    }
+
+    fn migrate(&mut self) {
+        self.change_all_unnoticed();
+        (0..LANES).for_each(|lane| self.cache.retire(lane as u64));
+    }
+
+    fn change_all_unnoticed(&mut self) {
         for key in 0..KEYS.len() {
             self.replace(key, FOREVER);
             self.keys[key].acknowledged = self.keys[key].versions.len() - 1;
         }
-        self.cache.flush();
     }
 }
 
 impl Lane {
-    fn new(cache: &Arc<NearCache>) -> Self {
+    fn new(cache: &Arc<NearCache>, lane: usize) -> Self {
         let (requests, stream, tracked) = Default::default();
-        Self { owner: cache.open_lease(), requests, stream, tracked }
+        Self { owner: cache.open_lease(lane as u64), requests, stream, tracked }
     }
 }
 

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearside_nearcache::{Answer, FillTicket, LeaseOwner, Lookup, NearCache, Scope, Settings, Time, Ttl, Waiter};
+use nearside_nearcache::{Answer, FillTicket, LeaseOwner, Lookup, NearCache, Read, Scope, Settings, Time, Ttl, Waiter};
 use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::sync::mpsc::{Receiver, Sender, channel};
@@ -18,6 +18,8 @@ use shuttle::thread;
 
 /// The one key.
 pub const KEY: &[u8] = b"k";
+/// The group of leases of the one server.
+pub const NODE: u64 = 0;
 /// Nothing in this world takes time.
 pub const NOW: Time = Time(1_000_000_000);
 /// One who looks without waiting.
@@ -110,8 +112,12 @@ impl World {
     pub fn read(&self, scope: Scope) {
         let acknowledged = self.acknowledged.load(Ordering::SeqCst);
         let waiter = || Waiter { worker: 0, session: 0, sequence: acknowledged };
+        let judge = |value| assert!(value >= acknowledged, "a hit older than an acknowledged write");
+        if let Read::Hit(value) = self.cache.read(KEY, scope, NOW, |reply| value_of(&reply)) {
+            return judge(value);
+        }
         match self.cache.lookup(KEY, scope, NOW, waiter) {
-            Lookup::Hit(reply) => assert!(value_of(&reply) >= acknowledged, "a hit older than an acknowledged write"),
+            Lookup::Hit(reply) => judge(value_of(&reply)),
             Lookup::Follow => _ = self.waiting.fetch_add(1, Ordering::SeqCst),
             Lookup::Lead(ticket) => {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -158,11 +164,24 @@ impl World {
         self.acknowledged.fetch_max(value, Ordering::SeqCst);
     }
 
+    /// The key's slot moves to another node, where somebody writes: what the first node tracked is forgotten. The topology
+    /// that says so is published, and a client learns of it.
+    pub fn migrate(&self) {
+        let value = {
+            let mut server = locked(&self.server);
+            server.value += 1;
+            server.is_tracked = false;
+            server.value
+        };
+        self.cache.retire(NODE);
+        self.acknowledged.fetch_max(value, Ordering::SeqCst);
+    }
+
     /// The connection is lost, with all that was on its way, and another is made.
     pub fn reconnect(&self) {
         let mut connection = locked(&self.connection);
         // The lease first: from here on the server's invalidations go nowhere.
-        connection.owner = self.cache.open_lease();
+        connection.owner = self.cache.open_lease(NODE);
         let mut server = locked(&self.server);
         server.connection += 1;
         server.is_tracked = false;
@@ -252,9 +271,9 @@ impl World {
 
     /// What a hit would give.
     pub fn cached(&self, scope: Scope) -> Option<u64> {
-        match self.cache.lookup(KEY, scope, NOW, || NOBODY) {
-            Lookup::Hit(reply) => Some(value_of(&reply)),
-            Lookup::Lead(_) | Lookup::Follow | Lookup::Bypass(_) => None,
+        match self.cache.read(KEY, scope, NOW, |reply| value_of(&reply)) {
+            Read::Hit(value) => Some(value),
+            Read::TooLarge | Read::Miss => None,
         }
     }
 }
@@ -281,7 +300,7 @@ pub fn small_cache() -> Arc<NearCache> {
 }
 
 fn open_renewed(cache: &Arc<NearCache>) -> LeaseOwner {
-    let owner = cache.open_lease();
+    let owner = cache.open_lease(NODE);
     owner.renew(NOW, NOW);
     owner
 }

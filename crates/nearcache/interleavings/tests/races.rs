@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use nearside_nearcache::{Answer, Lease, LeaseOwner, Lookup, NearCache, Renewal, Ttl};
-use nearside_nearcache_interleavings::{Actor, KEY, NOBODY, NOW, SCOPES, World, explore, small_cache};
+use nearside_nearcache::{Answer, Lease, LeaseOwner, Lookup, NearCache, Read, Renewal, Ttl};
+use nearside_nearcache_interleavings::{Actor, KEY, NOBODY, NODE, NOW, SCOPES, World, explore, small_cache};
 
 const INTERLEAVINGS: usize = 20_000;
 
@@ -20,7 +20,7 @@ fn explore_an_answer_against(ends: fn(&NearCache, LeaseOwner) -> Option<LeaseOwn
     explore(
         move || {
             let cache = small_cache();
-            let owner = cache.open_lease();
+            let owner = cache.open_lease(NODE);
             owner.renew(NOW, NOW);
             let Lookup::Lead(mut ticket) = cache.lookup(KEY, SCOPES[0], NOW, || NOBODY) else { panic!("it is empty") };
             ticket.sent(&owner.lease(), NOW);
@@ -28,7 +28,11 @@ fn explore_an_answer_against(ends: fn(&NearCache, LeaseOwner) -> Option<LeaseOwn
             let completion = shuttle::thread::spawn(move || ticket.complete(answer, NOW).len());
 
             let owner = ends(&cache, owner);
-            let look = || cache.lookup(KEY, SCOPES[0], NOW, || NOBODY);
+            let look = || {
+                let read = cache.read(KEY, SCOPES[0], NOW, |_| ());
+                assert_eq!(read, Read::Miss, "a hit from before");
+                cache.lookup(KEY, SCOPES[0], NOW, || NOBODY)
+            };
             assert!(matches!(look(), Lookup::Lead(_)), "a hit, or a fetch from before to follow");
             assert_eq!(completion.join().expect("the completion panicked"), 1);
             assert!(matches!(look(), Lookup::Lead(_)), "a hit from before");
@@ -58,6 +62,14 @@ fn an_answer_stored_during_an_invalidation_is_gone_after_it() {
 fn an_answer_stored_during_a_flush_is_gone_after_it() {
     explore_an_answer_against(|cache, owner| {
         cache.flush();
+        Some(owner)
+    });
+}
+
+#[test]
+fn an_answer_stored_while_its_node_is_retired_is_gone_after_it() {
+    explore_an_answer_against(|cache, owner| {
+        cache.retire(NODE);
         Some(owner)
     });
 }
@@ -116,6 +128,21 @@ fn a_read_that_begins_after_a_flush_sees_nothing_from_before_it() {
 }
 
 #[test]
+fn a_read_that_begins_after_a_node_was_retired_sees_nothing_from_before_it() {
+    explore(
+        || {
+            let cluster = actor(|world| {
+                world.migrate();
+                world.read(SCOPES[0]);
+                world.migrate();
+            });
+            World::run([reader(3), reader(2), cluster]);
+        },
+        INTERLEAVINGS,
+    );
+}
+
+#[test]
 fn invalidations_lost_with_their_connection_leave_nothing_old_behind() {
     explore(
         || {
@@ -147,6 +174,7 @@ fn everything_at_once_keeps_every_promise() {
                 actor(|world| {
                     world.swap();
                     world.renew();
+                    world.migrate();
                 }),
                 actor(World::reconnect),
                 actor(|world| {
@@ -192,7 +220,7 @@ fn a_sweep_never_frees_what_was_just_fetched() {
             world.cache.flush();
             assert_eq!(world.cached(SCOPES[0]), None);
             let (cache, sweeping) = (world.cache.clone(), world.cache.clone());
-            let owner = cache.open_lease();
+            let owner = cache.open_lease(NODE);
             owner.renew(NOW, NOW);
             let lease = owner.lease();
             let fetch = shuttle::thread::spawn(move || fetch_once(&cache, &lease));
@@ -228,16 +256,36 @@ fn a_flush_kills_every_lease_opened_before_it() {
     explore(
         || {
             let cache = small_cache();
-            let before = cache.open_lease();
+            let before = cache.open_lease(NODE);
             let opening = cache.clone();
             let others = shuttle::thread::spawn(move || {
-                let another = opening.open_lease();
-                drop(opening.open_lease());
+                let another = opening.open_lease(NODE);
+                drop(opening.open_lease(NODE));
                 another
             });
             cache.flush();
             assert_eq!(before.renew(NOW, NOW), Renewal::Dead);
             drop(others.join().expect("opening panicked"));
+        },
+        INTERLEAVINGS,
+    );
+}
+
+#[test]
+fn a_retirement_kills_every_lease_of_its_group_opened_before_it_and_no_other() {
+    explore(
+        || {
+            let cache = small_cache();
+            let (before, elsewhere) = (cache.open_lease(NODE), cache.open_lease(NODE + 1));
+            let opening = cache.clone();
+            let others = shuttle::thread::spawn(move || {
+                drop(opening.open_lease(NODE));
+                elsewhere
+            });
+            cache.retire(NODE);
+            assert_eq!(before.renew(NOW, NOW), Renewal::Dead);
+            let elsewhere = others.join().expect("opening panicked");
+            assert_eq!(elsewhere.renew(NOW, NOW), Renewal::Renewed);
         },
         INTERLEAVINGS,
     );
