@@ -11,6 +11,7 @@ mod output;
 mod server;
 mod session;
 mod shared;
+mod topology;
 mod worker;
 
 use std::fmt;

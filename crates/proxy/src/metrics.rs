@@ -164,10 +164,6 @@ pub(crate) struct WorkerMetrics {
     pub(crate) cut_off: [Counter; CutOff::ALL.len()],
     /// Connections taken over from the acceptor.
     pub(crate) connections: Counter,
-    /// Commands written to forward and loader lanes, heartbeats included.
-    pub(crate) upstream_commands: Counter,
-    /// Connections to the upstream lost or not made.
-    pub(crate) upstream_errors: Counter,
     /// Keys named by the upstream's invalidations; a flush counts as one.
     pub(crate) invalidations: Counter,
     /// Leases that ran out before a heartbeat renewed them.

@@ -14,7 +14,8 @@ use crate::config::{Config, settings};
 use crate::control;
 use crate::net::limits::raise_file_limit;
 use crate::net::listener;
-use crate::shared::{CACHED_DBS, MAILBOX, Message, Shared, Unknown};
+use crate::shared::{MAILBOX, Message, Shared, Unknown};
+use crate::topology::CACHED_DBS;
 use crate::worker::Worker;
 
 /// Fetches under way at most, and sessions that wait for one; what comes on top reads upstream.
@@ -43,13 +44,8 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
     let workers = inboxes.into_iter().enumerate().map(|(index, inbox)| start_worker(index, &shared, inbox));
     let workers = workers.collect::<Result<Vec<_>>>()?;
-    if shared.cache.is_some() {
-        // Made before the first client asks, so that its first read can be cached.
-        let db = u16::try_from(shared.config.upstream.db).unwrap_or(0);
-        shared.loaders.is_ready(db, || {
-            let _ = shared.mailboxes[shared.loader_worker(db)].try_send(Message::Load(db));
-        });
-    }
+    let first_db = u16::try_from(shared.config.upstream.db).unwrap_or(0);
+    shared.topology.load().nodes().iter().for_each(|node| shared.prepare_loader(node, first_db));
     control::run(&shared, listeners, admin, questions, workers)
 }
 

@@ -1,36 +1,35 @@
 //! What the workers and the control plane have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use nearside_nearcache::{FillTicket, NearCache, Time};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::commands::table::Table;
-use crate::config::Config;
-use crate::lanes::server::Server;
+use crate::config::{Config, Servers};
 use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
 use crate::session::registry::Registry;
+use crate::topology::{Node, Nodes, Slot, Topology};
 
 /// Messages a worker's mailbox holds; what does not fit goes the way without the cache, or is told again.
 pub(crate) const MAILBOX: usize = 64 * 1024;
-/// Databases whose reads are cached: each takes a loader lane. Redis has 16 unless told otherwise.
-pub(crate) const CACHED_DBS: usize = 64;
-
 /// What is said to a worker.
 pub(crate) enum Message {
     /// A client has connected.
     Connection(Stream),
-    /// Fetch this, on the loader lane that lives on this worker.
-    Fetch(FillTicket),
+    /// Fetch this from this node, on the loader lane that lives on this worker.
+    Fetch(FillTicket, Arc<Node>),
     /// Sessions of this worker waited for this.
     Fetched(Fetched),
-    /// Connect the loader lane of this db, which lives on this worker.
-    Load(u16),
+    /// Connect the loader lane of this node and db, which lives on this worker.
+    Load(Arc<Node>, u16),
+    /// The topology has changed.
+    Topology,
     /// End this session.
     End { session: u64, reason: CutOff },
     /// What the upstream said of a command that this session asked about is in the table; `absent`: it has none such.
@@ -50,48 +49,6 @@ pub(crate) struct Fetched {
     pub(crate) reply: Option<Bytes>,
 }
 
-/// Whether fetches for a db have somewhere to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum LoaderState {
-    /// Nobody has asked yet.
-    Unused,
-    /// Its lane is being made, or cannot be made; reads of this db are not cached.
-    Away,
-    /// It may be used.
-    Ready,
-}
-
-/// The states of the loader lanes, by db.
-#[derive(Debug)]
-pub(crate) struct Loaders([AtomicU8; CACHED_DBS]);
-
-impl Loaders {
-    fn new() -> Self {
-        Loaders(std::array::from_fn(|_| AtomicU8::new(LoaderState::Unused as u8)))
-    }
-
-    /// True if a fetch for `db` has somewhere to go. The first to ask has the lane made: `start` is called.
-    #[inline]
-    pub(crate) fn is_ready(&self, db: u16, start: impl FnOnce()) -> bool {
-        let Some(state) = self.0.get(usize::from(db)) else { return false };
-        let seen = state.load(Ordering::Acquire);
-        if seen == LoaderState::Ready as u8 {
-            return true;
-        }
-        let (unused, away) = (LoaderState::Unused as u8, LoaderState::Away as u8);
-        if seen == unused && state.compare_exchange(unused, away, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            start();
-        }
-        false
-    }
-
-    /// Called by the lane.
-    pub(crate) fn set(&self, db: u16, state: LoaderState) {
-        self.0[usize::from(db)].store(state as u8, Ordering::Release);
-    }
-}
-
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) config: Config,
@@ -109,8 +66,12 @@ pub(crate) struct Shared {
     /// Clients, by worker.
     pub(crate) clients: Vec<AtomicUsize>,
     pub(crate) registry: Registry,
-    pub(crate) loaders: Loaders,
-    pub(crate) server: Server,
+    /// The servers upstream that are in use.
+    pub(crate) nodes: Nodes,
+    /// Which of them serves what; published by [`Shared::publish`] alone.
+    pub(crate) topology: ArcSwap<Topology>,
+    /// Somebody has reason to think that the topology has changed.
+    pub(crate) topology_doubted: Notify,
     /// Clients allowed: `max-clients`, or what the file limit leaves of it.
     pub(crate) max_clients: AtomicUsize,
     /// Memory of all sessions' buffers, in bytes.
@@ -146,6 +107,11 @@ impl Shared {
         unknown_commands: mpsc::Sender<Unknown>,
     ) -> Self {
         let workers = mailboxes.len();
+        let nodes = Nodes::new(workers);
+        let topology = match &config.upstream.servers {
+            Servers::Standalone(address) => Topology::standalone(nodes.at(address).expect("it is the first")),
+            Servers::Cluster(_) => Topology::unknown_cluster(),
+        };
         Shared {
             max_clients: AtomicUsize::new(config.max_clients),
             config,
@@ -157,8 +123,9 @@ impl Shared {
             acceptor: AcceptorMetrics::default(),
             clients: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             registry: Registry::default(),
-            loaders: Loaders::new(),
-            server: Server::default(),
+            nodes,
+            topology: ArcSwap::from_pointee(topology),
+            topology_doubted: Notify::new(),
             buffers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             unknown_commands,
@@ -166,22 +133,69 @@ impl Shared {
         }
     }
 
-    /// A new connection leads to the server with this `run_id`. If that is another one than before, nothing fetched until
-    /// now is served any more. Gives the server's epoch.
-    pub(crate) fn meet_server(&self, run_id: Option<Vec<u8>>) -> u64 {
-        let (epoch, replaced) = self.server.meet(run_id);
+    /// A new connection to `node` leads to the server with this `run_id`. If that is another one than before, nothing fetched
+    /// there until now is served any more. Gives the server's epoch.
+    pub(crate) fn meet_server(&self, node: &Node, run_id: Option<Vec<u8>>) -> u64 {
+        let (epoch, replaced) = node.server().meet(run_id);
         if replaced {
-            tracing::warn!("another server, or a restarted one, answers at upstream {}", self.config.upstream.address);
-            if let Some(cache) = &self.cache {
-                cache.flush();
-            }
+            tracing::warn!("another server, or a restarted one, answers at upstream {}", node.address());
+            self.retire(node);
         }
         epoch
     }
 
-    /// The worker on which the loader lane of `db` lives.
-    pub(crate) fn loader_worker(&self, db: u16) -> usize {
-        usize::from(db) % self.mailboxes.len()
+    /// Nothing that was fetched from `node` until now is served any more.
+    pub(crate) fn retire(&self, node: &Node) {
+        if let Some(cache) = &self.cache {
+            cache.retire(node.id());
+        }
+    }
+
+    /// `node` says that another one serves `slot`. If that is news, there may be more that it has lost: nothing that was
+    /// fetched from it until now is served any more. True if it is.
+    pub(crate) fn lost_slot(&self, node: &Node, slot: Slot) -> bool {
+        let topology = self.topology.load();
+        let is_news = topology.position(slot).is_some_and(|at| topology.nodes()[at].id() == node.id());
+        if is_news {
+            self.retire(node);
+        }
+        is_news
+    }
+
+    /// Makes `topology` the one that counts, and ends the leases of all nodes that have lost a slot by it. A fetch that still
+    /// goes by the one before is refused by the lane, which looks again once it has a lease.
+    pub(crate) fn publish(&self, topology: Topology) {
+        let before = self.topology.swap(Arc::new(topology));
+        let topology = self.topology.load();
+        for node in before.nodes().iter().filter(|node| !topology.leaves(node, &before)) {
+            self.retire(node);
+        }
+        topology.nodes().iter().for_each(|node| self.prepare_loader(node, 0));
+        for mailbox in &self.mailboxes {
+            // A worker whose mailbox is full looks by itself, a little later.
+            let _ = mailbox.try_send(Message::Topology);
+        }
+    }
+
+    /// True if reads of this node's db can be fetched for the cache. The first to ask has the lane for it made.
+    #[inline]
+    pub(crate) fn loader_is_ready(&self, node: &Arc<Node>, db: u16) -> bool {
+        node.loader_is_ready(db, || {
+            // A mailbox that is full now has its chance with the next start of the proxy; reads go upstream until then.
+            let _ = self.mailboxes[self.loader_worker(node, db)].try_send(Message::Load(Arc::clone(node), db));
+        })
+    }
+
+    /// Has the loader lane made before the first client asks, so that its first read can be cached.
+    pub(crate) fn prepare_loader(&self, node: &Arc<Node>, db: u16) {
+        if self.cache.is_some() {
+            self.loader_is_ready(node, db);
+        }
+    }
+
+    /// The worker on which the loader lane of this node and db lives.
+    pub(crate) fn loader_worker(&self, node: &Node, db: u16) -> usize {
+        (node.id() as usize + usize::from(db)) % self.mailboxes.len()
     }
 
     /// Begins the shutdown: nothing new is read, what is in flight is finished.

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use nearside_nearcache::{FillTicket, NearCache, Time};
+use nearside_resp::Protocol;
 use rustc_hash::FxBuildHasher;
 use tokio::sync::mpsc;
 
@@ -25,6 +26,7 @@ use crate::net::socket::{Socket, Stream};
 use crate::session::Session;
 use crate::session::registry::Client;
 use crate::shared::{Fetched, Message, Shared};
+use crate::topology::{Node, Topology};
 
 /// What one read may bring: a few dozen pipelined batches, and small enough to stay in the second-level cache.
 const SCRATCH: usize = 64 * 1024;
@@ -34,6 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 const TICKS_PER_SWEEP: u32 = 10;
 /// Messages taken from the mailbox in one turn.
 const MESSAGES_PER_TURN: usize = 256;
+/// Forward lanes of a worker to one node: two protocol versions in each of 32 databases.
+const LANES_PER_NODE: usize = 64;
 
 /// See the module.
 pub(crate) struct Worker {
@@ -42,8 +46,10 @@ pub(crate) struct Worker {
     metrics: Arc<WorkerMetrics>,
     sessions: RefCell<HashMap<u64, Rc<Session>, FxBuildHasher>>,
     lanes: RefCell<HashMap<LaneKey, Rc<ForwardLane>, FxBuildHasher>>,
-    loaders: RefCell<HashMap<u16, Rc<LoaderLane>, FxBuildHasher>>,
+    /// By node and db.
+    loaders: RefCell<HashMap<(u64, u16), Rc<LoaderLane>, FxBuildHasher>>,
     table: RefCell<Arc<Table>>,
+    topology: RefCell<Arc<Topology>>,
     scratch: RefCell<Vec<u8>>,
     touched: RefCell<Vec<Rc<Session>>>,
     flusher: Cell<Option<Waker>>,
@@ -63,6 +69,7 @@ impl Worker {
             index,
             metrics: Arc::clone(&shared.metrics[index]),
             table: RefCell::new(shared.commands.load_full()),
+            topology: RefCell::new(shared.topology.load_full()),
             shared,
             sessions: RefCell::default(),
             lanes: RefCell::default(),
@@ -102,9 +109,10 @@ impl Worker {
     fn receive(self: &Rc<Self>, message: Message) {
         match message {
             Message::Connection(stream) => self.accept(stream),
-            Message::Fetch(ticket) => self.fetch_here(ticket),
+            Message::Fetch(ticket, node) => self.fetch_here(ticket, &node),
             Message::Fetched(fetched) => self.fetched(&fetched),
-            Message::Load(db) => drop(self.loader(db)),
+            Message::Load(node, db) => drop(self.loader(&node, db)),
+            Message::Topology => self.take_up_topology(),
             Message::End { session, reason } => {
                 if let Some(session) = self.session(session) {
                     session.end(reason);
@@ -167,6 +175,9 @@ impl Worker {
         if self.shared.draining.load(Ordering::Acquire) && !self.draining.get() {
             self.drain();
         }
+        if self.shared.topology.load().version() != self.topology.borrow().version() {
+            self.take_up_topology(); // the message found the mailbox full
+        }
         if tick.is_multiple_of(TICKS_PER_SWEEP) {
             self.sweep(now);
         }
@@ -183,22 +194,27 @@ impl Worker {
         }
     }
 
-    /// Sends a fetch to the loader lane of its db, on whatever worker that lives.
-    pub(crate) fn fetch(self: &Rc<Self>, ticket: FillTicket) {
-        let home = self.shared.loader_worker(ticket.scope().db);
+    /// From now on sessions that have nothing in flight go by the newest topology.
+    fn take_up_topology(&self) {
+        *self.topology.borrow_mut() = self.shared.topology.load_full();
+    }
+
+    /// Sends a fetch to the loader lane of its node and db, on whatever worker that lives.
+    pub(crate) fn fetch(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>) {
+        let home = self.shared.loader_worker(node, ticket.scope().db);
         if home == self.index {
-            return self.fetch_here(ticket);
+            return self.fetch_here(ticket, node);
         }
-        if let Err(error) = self.shared.mailboxes[home].try_send(Message::Fetch(ticket)) {
+        if let Err(error) = self.shared.mailboxes[home].try_send(Message::Fetch(ticket, Arc::clone(node))) {
             let (mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) = error;
-            if let Message::Fetch(ticket) = message {
+            if let Message::Fetch(ticket, _) = message {
                 crate::lanes::loader::abandon(self, ticket);
             }
         }
     }
 
-    fn fetch_here(self: &Rc<Self>, ticket: FillTicket) {
-        self.loader(ticket.scope().db).fetch(ticket);
+    fn fetch_here(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>) {
+        self.loader(node, ticket.scope().db).fetch(ticket);
     }
 
     /// Tells those who waited for a fetch; the caller then calls [`Worker::flush_touched`].
@@ -248,28 +264,48 @@ impl Worker {
         self.touched.replace(touched);
     }
 
-    /// The forward lane of this db and protocol version.
-    pub(crate) fn lane(self: &Rc<Self>, key: LaneKey) -> Rc<ForwardLane> {
-        let lane = self.lanes.borrow().get(&key).cloned();
-        lane.unwrap_or_else(|| {
-            let lane = ForwardLane::spawn(self, key);
-            self.lanes.borrow_mut().insert(key, Rc::clone(&lane));
-            lane
-        })
+    /// The forward lane to `node` for this db and protocol version. The error: there are too many already.
+    pub(crate) fn lane(
+        self: &Rc<Self>,
+        node: &Arc<Node>,
+        db: u16,
+        protocol: Protocol,
+    ) -> Result<Rc<ForwardLane>, String> {
+        let key = LaneKey { node: node.id(), db, protocol };
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(lane) = lanes.get(&key) {
+            return Ok(Rc::clone(lane));
+        }
+        if lanes.keys().filter(|other| other.node == key.node).count() >= LANES_PER_NODE {
+            return Err(format!(
+                "{} has {LANES_PER_NODE} connections of this worker, for as many databases",
+                node.address()
+            ));
+        }
+        let lane = ForwardLane::spawn(self, node, key);
+        lanes.insert(key, Rc::clone(&lane));
+        Ok(lane)
     }
 
-    /// Forgets a lane whose db does not exist; sessions that still hold it get the upstream's refusal from it.
+    /// Forgets a lane that has ended: its db does not exist, or its node is no longer there. Sessions that still hold it hear
+    /// from it why.
     pub(crate) fn forget_lane(&self, key: LaneKey) {
         self.lanes.borrow_mut().remove(&key);
     }
 
-    fn loader(self: &Rc<Self>, db: u16) -> Rc<LoaderLane> {
-        let lane = self.loaders.borrow().get(&db).cloned();
+    fn loader(self: &Rc<Self>, node: &Arc<Node>, db: u16) -> Rc<LoaderLane> {
+        let key = (node.id(), db);
+        let lane = self.loaders.borrow().get(&key).cloned();
         lane.unwrap_or_else(|| {
-            let lane = LoaderLane::spawn(self, db);
-            self.loaders.borrow_mut().insert(db, Rc::clone(&lane));
+            let lane = LoaderLane::spawn(self, node, db);
+            self.loaders.borrow_mut().insert(key, Rc::clone(&lane));
             lane
         })
+    }
+
+    /// Forgets a loader lane that has ended: its node is no longer there.
+    pub(crate) fn forget_loader(&self, node: &Node, db: u16) {
+        self.loaders.borrow_mut().remove(&(node.id(), db));
     }
 
     /// The buffer that sessions and lanes of this worker read into. Borrowed for one read and what it brought.
@@ -312,6 +348,12 @@ impl Worker {
     #[inline]
     pub(crate) fn table(&self) -> Ref<'_, Arc<Table>> {
         self.table.borrow()
+    }
+
+    /// Who serves what, as far as this worker has heard.
+    #[inline]
+    pub(crate) fn topology(&self) -> Ref<'_, Arc<Topology>> {
+        self.topology.borrow()
     }
 
     #[inline]

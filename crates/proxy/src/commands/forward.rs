@@ -2,22 +2,33 @@
 
 use std::rc::Rc;
 
+use nearside_nearcache::Time;
+
+use super::place::{self, Place};
 use super::table::{Access, Command, Effect as Changes, Keys};
 use super::{Call, Flow, OVERLOAD, refuse};
-use crate::lanes::forward::{ForwardLane, Frame, LaneKey};
+use crate::lanes::forward::{Errand, ForwardLane, Frame};
 use crate::lanes::written::Effect;
 use crate::session::Session;
 use crate::session::order::Order;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
+use crate::topology::Slot;
 
-/// Sends the command on the session's forward lane; its reply comes back as the upstream wrote it.
+/// Sends the command on the session's forward lane to the node of its keys; its reply comes back as the upstream wrote it.
 #[inline]
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, shape: Shape) -> Flow {
     if state.order.any_fetch() && overtakes(&state.order, &call, command) {
         return Flow::Wait;
     }
-    let lane = lane(session, state);
+    let place = match place::of(session, state, &call, command) {
+        Ok(place) => place,
+        Err(flow) => return flow,
+    };
+    let lane = match lane(session, state, place.node) {
+        Ok(lane) => lane,
+        Err(reason) => return refuse(state, format!("UPSTREAM {reason}; the command was not sent")),
+    };
     if !lane.has_room(session) {
         return Flow::Wait;
     }
@@ -28,7 +39,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     let caching = session.worker().cache().is_some();
     let sequence = state.replies.expect(Source::Forward, shape, state.reply_mode.is_silent());
     let order = &mut state.order;
-    let sent = lane.submit(session, sequence, call.frame(), state.now, |written| {
+    let errand = errand(session, sequence, state.now, place);
+    let sent = lane.submit(errand, call.frame(), |written| {
         if !caching {
             return Effect::None;
         }
@@ -40,21 +52,26 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     match sent {
         Ok(Effect::Everything | Effect::EverythingAnd(_)) => state.order.wrote_anything(sequence),
         Ok(_) => {}
-        Err(reason) => not_sent(state, &reason),
+        Err(reason) => not_sent(state, place.node, &reason),
     }
     Flow::Done
 }
 
-/// The forward lane of the session's db and protocol.
-pub(super) fn lane(session: &Rc<Session>, state: &mut State) -> Rc<ForwardLane> {
-    let key = LaneKey { db: state.db, protocol: state.protocol };
-    Rc::clone(state.lane.get_or_insert_with(|| session.worker().lane(key)))
+fn errand(session: &Rc<Session>, sequence: u64, since: Time, place: Place) -> Errand {
+    Errand { session: Rc::clone(session), sequence, since, slot: place.slot, redirections: 0 }
 }
 
-/// The upstream is down. The lane may be one that has ended for good: the next command asks for it anew.
-pub(super) fn not_sent(state: &mut State, reason: &str) {
+/// The forward lane to a node, for the session's db and protocol.
+#[inline]
+fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Result<Rc<ForwardLane>, String> {
+    let State { lanes, topology, db, protocol, .. } = state;
+    lanes.to(node, || session.worker().lane(&topology.nodes()[node], *db, *protocol))
+}
+
+/// The node is down.
+pub(super) fn not_sent(state: &mut State, node: usize, reason: &str) {
     state.replies.retract();
-    state.lane = None;
+    state.lanes.forget(node);
     state.answer_error(format!("UPSTREAM {reason}; the command was not sent"));
 }
 
@@ -93,10 +110,26 @@ fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnMut(&'a [u8]
     }
 }
 
-/// Sends a command of the proxy's own on the session's lane, for a reply that is already expected.
-pub(super) fn send_own(session: &Rc<Session>, state: &mut State, sequence: u64, args: &[&[u8]]) -> Result<(), String> {
+/// Sends a read of one key, for a reply that is already expected. The error: what to answer instead.
+pub(super) fn read(
+    session: &Rc<Session>,
+    state: &mut State,
+    sequence: u64,
+    name: &[u8],
+    key: &[u8],
+) -> Result<(), String> {
+    let slot = state.topology.is_cluster().then(|| Slot::of(key));
+    let node = match slot {
+        None => 0,
+        Some(slot) => state.topology.position(slot).ok_or_else(|| place::not_served(session).to_owned())?,
+    };
+    let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
     let mut frame = Vec::new();
-    nearside_resp::encode::command(&mut frame, args);
-    let lane = lane(session, state);
-    lane.submit(session, sequence, Frame::Borrowed(&frame), state.now, |_| Effect::None).map(drop)
+    nearside_resp::encode::command(&mut frame, &[name, key]);
+    let lane = lane(session, state, node).map_err(not_sent)?;
+    let errand = errand(session, sequence, state.now, Place { node, slot });
+    lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None).map(drop).map_err(|reason| {
+        state.lanes.forget(node);
+        not_sent(reason)
+    })
 }

@@ -3,15 +3,15 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nearside_nearcache::{Lookup, Scope, Waiter};
+use nearside_nearcache::{CachedReply, Lookup, Read, ReplyRef, Scope, Waiter};
 use nearside_resp::Protocol;
 
 use super::table::Command;
 use super::{Call, Flow, forward};
+use crate::output::SHARE_FROM;
 use crate::session::Session;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
-use crate::shared::{CACHED_DBS, Message};
 
 /// The upstream user that all sessions share, until they bring their own.
 const USER: u16 = 0;
@@ -26,7 +26,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     if !command.arity_ok(call.request.len()) {
         return upstream(session, state, call, command);
     }
-    if worker.is_overloaded() || !loader_is_ready(session, state.db) {
+    if worker.is_overloaded() {
         return bypass(session, state, call, command);
     }
     let key = call.request.arg(1);
@@ -36,20 +36,53 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         return bypass(session, state, call, command);
     }
     let scope = Scope { user: USER, db: state.db, command: GET };
+    match cache.read(key, scope, state.now, |reply| hit(state, &reply)) {
+        Read::Hit(None) => Flow::Done,
+        Read::Hit(Some(reply)) => answer(state, reply),
+        Read::TooLarge => bypass(session, state, call, command),
+        Read::Miss => miss(session, state, call, command, scope),
+    }
+}
+
+/// Answers from the near-cache, which is locked meanwhile; or takes the reply out, if it cannot be sent at once or takes
+/// long to copy.
+#[inline]
+fn hit(state: &mut State, reply: &ReplyRef<'_>) -> Option<CachedReply> {
+    state.turn.hits += 1;
+    if !state.replies.is_empty() || reply.len() >= SHARE_FROM {
+        return Some(reply.share());
+    }
+    state.answer(|out, protocol| out.extend_from_slice(for_protocol(reply, protocol)));
+    None
+}
+
+/// Answers with a reply of the near-cache, behind those that are owed.
+fn answer(state: &mut State, reply: CachedReply) -> Flow {
+    if state.replies.is_empty() || &*reply == NIL_RESP3 {
+        state.answer(|out, protocol| out.extend_from_slice(for_protocol(&reply, protocol)));
+    } else if !state.reply_mode.is_silent() {
+        state.replies.queue_cached(reply);
+    }
+    Flow::Done
+}
+
+/// Has the reply fetched from the node that serves the key, or waits for who fetches it already.
+fn miss(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, scope: Scope) -> Flow {
+    let worker = session.worker();
+    let key = call.request.arg(1);
+    let node = worker.topology().owner(key).cloned();
+    let ready = node.filter(|node| worker.shared().loader_is_ready(node, state.db));
+    let (Some(cache), Some(node)) = (worker.cache(), ready) else { return bypass(session, state, call, command) };
     let sequence = state.replies.next();
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence };
     match cache.lookup(key, scope, state.now, waiter) {
         Lookup::Hit(reply) => {
             state.turn.hits += 1;
-            if state.replies.is_empty() || &*reply == NIL_RESP3 {
-                state.answer(|out, protocol| out.extend_from_slice(for_protocol(&reply, protocol)));
-            } else if !state.reply_mode.is_silent() {
-                state.replies.queue_cached(reply);
-            }
+            return answer(state, reply);
         }
         Lookup::Lead(ticket) => {
             expect_fetched(state, key);
-            worker.fetch(ticket);
+            worker.fetch(ticket, &node);
         }
         Lookup::Follow => expect_fetched(state, key),
         Lookup::Bypass(_) => return bypass(session, state, call, command),
@@ -87,17 +120,6 @@ fn bypass(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
     flow
 }
 
-/// The first read of a db has its loader lane made; until that is up, reads of it go upstream.
-#[inline]
-fn loader_is_ready(session: &Rc<Session>, db: u16) -> bool {
-    let shared = session.worker().shared();
-    shared.loaders.is_ready(db, || {
-        debug_assert!(usize::from(db) < CACHED_DBS);
-        // A mailbox that is full now has its chance with the next start of the proxy; reads go upstream until then.
-        let _ = shared.mailboxes[shared.loader_worker(db)].try_send(Message::Load(db));
-    })
-}
-
 fn expect_fetched(state: &mut State, key: &[u8]) {
     let sequence = state.replies.expect(Source::Fetch, Shape::Plain, state.reply_mode.is_silent());
     state.order.fetches(sequence, key, state.now);
@@ -108,9 +130,8 @@ fn expect_fetched(state: &mut State, key: &[u8]) {
 pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, sequence: u64, key: &[u8]) {
     state.order.fetch_answered(sequence);
     session.worker().metrics().bypasses.add(1);
-    if let Err(reason) = forward::send_own(session, state, sequence, &[b"GET", key]) {
-        state.lane = None;
-        let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
+    if let Err(reason) = forward::read(session, state, sequence, b"GET", key) {
+        let line = format!("-{reason}\r\n");
         state.replies.deliver(sequence, line.as_bytes(), true, &mut state.output);
     }
 }

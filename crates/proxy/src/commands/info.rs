@@ -123,8 +123,10 @@ fn section(shared: &Shared) -> String {
         field(&format!("commands_{}", route.label()), &served(route));
     }
     field("overloads", &sum(|metrics| &metrics.overloads));
-    field("upstream_commands", &sum(|metrics| &metrics.upstream_commands));
-    field("upstream_errors", &sum(|metrics| &metrics.upstream_errors));
+    let upstream: Vec<_> = shared.nodes.all().iter().map(|node| node.totals()).collect();
+    field("upstream_nodes", &shared.topology.load().nodes().len());
+    field("upstream_commands", &upstream.iter().map(|(commands, _)| commands).sum::<u64>());
+    field("upstream_errors", &upstream.iter().map(|(_, errors)| errors).sum::<u64>());
     section
 }
 

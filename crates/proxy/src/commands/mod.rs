@@ -3,7 +3,7 @@
 //! | file | serves |
 //! |---|---|
 //! | `get` | GET: near-cache, else a fetch, else upstream |
-//! | `forward` | whatever goes upstream as it came |
+//! | `forward` | whatever goes upstream as it came; `place` says to which node |
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
 //! | `info` | INFO, to which the proxy adds a section |
 //! | `unknown` | commands that are not in the table |
@@ -16,6 +16,7 @@ mod forward;
 pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
+mod place;
 pub(crate) mod select;
 mod session;
 pub(crate) mod table;
@@ -84,6 +85,8 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
     }
     match command.route {
         Route::Cached => get::run(session, state, call, command),
+        Route::All | Route::Walk if state.topology.is_cluster() => place::every_node(state, &shown(command)),
+        Route::Cluster if state.topology.is_cluster() => refuse(state, place::CLUSTER_DISABLED),
         Route::Forward | Route::Split | Route::All | Route::Walk | Route::Cluster => {
             forward::run(session, state, call, command, Shape::Plain)
         }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use nearside_resp::{Request, encode};
 
 use super::{Flow, client};
-use crate::lanes::forward::{Frame, LaneKey};
+use crate::lanes::forward::{Errand, Frame};
 use crate::lanes::written::Effect;
 use crate::session::Session;
 use crate::session::replies::{Shape, Source};
@@ -20,6 +20,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
     }
     match parse_db(request.arg(1)) {
         Ok(db) if db == state.db => state.answer_ok(),
+        Ok(_) if state.topology.is_cluster() => state.answer_error("ERR SELECT is not allowed in cluster mode"),
         Ok(db) => move_to(session, state, db),
         Err(text) => state.answer_error(text),
     }
@@ -31,8 +32,12 @@ fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
     u16::try_from(number).map_err(|_| "ERR DB index is out of range")
 }
 
+/// Before a standalone server: in a cluster there is nowhere to move to.
 fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
-    let lane = session.worker().lane(LaneKey { db, protocol: state.protocol });
+    let lane = match session.worker().lane(&state.topology.nodes()[0], db, state.protocol) {
+        Ok(lane) => lane,
+        Err(reason) => return state.answer_error(format!("UPSTREAM {reason}; the database was not changed")),
+    };
     if lane.is_up() {
         state.set_connection(state.protocol, db);
         return state.answer_ok();
@@ -40,10 +45,10 @@ fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
     let mut frame = Vec::new();
     encode::command(&mut frame, &[b"SELECT", db.to_string().as_bytes()]);
     let sequence = state.replies.expect(Source::Forward, Shape::Select(db), state.reply_mode.is_silent());
-    let sent = lane.submit(session, sequence, Frame::Borrowed(&frame), state.now, |_| Effect::None);
-    match sent {
+    let errand = Errand { session: Rc::clone(session), sequence, since: state.now, slot: None, redirections: 0 };
+    match lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
         Ok(_) => state.moving = true,
-        Err(reason) => super::forward::not_sent(state, &reason),
+        Err(reason) => super::forward::not_sent(state, 0, &reason),
     }
 }
 

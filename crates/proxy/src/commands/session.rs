@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::table::Command;
-use super::{Call, Flow, auth, client, connection, hello, select, wrong_arity};
+use super::{Call, Flow, auth, client, connection, hello, place, select, wrong_arity};
 use crate::session::Session;
 use crate::session::state::State;
 
@@ -22,7 +22,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         "auth" => auth::run(session, state, request),
         "select" => select::run(session, state, request),
         "readonly" | "readwrite" | "asking" => {
-            state.answer_error("ERR This instance has cluster support disabled");
+            state.answer_error(place::CLUSTER_DISABLED);
             Flow::Done
         }
         name => match name.split_once('|') {

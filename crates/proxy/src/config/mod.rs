@@ -29,7 +29,7 @@ use settings::Setting;
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use listen::{Listen, ListenAddress};
 pub(crate) use secret::Secret;
-pub(crate) use upstream::{Upstream, UpstreamAddress};
+pub(crate) use upstream::{Servers, Upstream, UpstreamAddress};
 
 /// Every setting, resolved and valid. Sizes are in bytes.
 #[derive(Clone, Debug)]
@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) upstream_timeout: Duration,
     /// How long connecting to the upstream may take, name lookup and handshake included.
     pub(crate) connect_timeout: Duration,
+    /// How often every primary of a cluster is asked which slots it serves; `None`: as often as `max_staleness` says.
+    pub(crate) topology_interval: Option<Duration>,
     /// When a client that does not read its replies is cut off.
     pub(crate) output_limits: OutputLimits,
     /// All buffers of all sessions together; past it commands are answered `-OVERLOAD`.

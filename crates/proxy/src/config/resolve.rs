@@ -46,6 +46,10 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
         tcp_keepalive: r.time_or_off(&settings::TCP_KEEPALIVE, SECOND..=9 * HOUR),
         upstream_timeout: r.time(&settings::UPSTREAM_TIMEOUT, 10 * MILLISECOND..=HOUR),
         connect_timeout: r.time(&settings::CONNECT_TIMEOUT, 10 * MILLISECOND..=HOUR),
+        topology_interval: r.value(&settings::TOPOLOGY_INTERVAL, |text| match text {
+            "auto" => Ok(None),
+            text => time(text, &(10 * MILLISECOND..=HOUR)).map(Some),
+        }),
         output_limits: OutputLimits {
             hard: r.value(&settings::OUTPUT_LIMIT_HARD, |text| size(text, KIB..)),
             soft: r.value(&settings::OUTPUT_LIMIT_SOFT, |text| size(text, KIB..)),

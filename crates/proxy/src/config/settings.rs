@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 24] = [
+pub(super) static ALL: [&Setting; 25] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -88,6 +88,7 @@ pub(super) static ALL: [&Setting; 24] = [
     &TCP_KEEPALIVE,
     &UPSTREAM_TIMEOUT,
     &CONNECT_TIMEOUT,
+    &TOPOLOGY_INTERVAL,
     &OUTPUT_LIMIT_HARD,
     &OUTPUT_LIMIT_SOFT,
     &OUTPUT_LIMIT_SOFT_TIME,
@@ -111,8 +112,10 @@ pub(crate) static UPSTREAM: Setting = Setting {
     value: "URL",
     default: "redis://127.0.0.1:6379",
     takes: Takes::One,
-    allowed: "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
-    help: "The Redis behind the proxy: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] or unix:///PATH[?db=DB]",
+    allowed: "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] \
+              or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
+    help: "The Redis behind the proxy: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
+           redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] or unix:///PATH[?db=DB]",
 };
 
 pub(crate) static WORKERS: Setting = Setting {
@@ -248,6 +251,15 @@ pub(crate) static CONNECT_TIMEOUT: Setting = Setting {
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 2s",
     help: "How long connecting to the upstream may take",
+};
+
+pub(crate) static TOPOLOGY_INTERVAL: Setting = Setting {
+    name: "topology-interval",
+    value: "TIME",
+    default: "auto",
+    takes: Takes::One,
+    allowed: "a time from 10ms to 1h such as 1s, or auto",
+    help: "How often every primary of a cluster is asked which slots it serves; auto: as often as max-staleness says",
 };
 
 pub(crate) static OUTPUT_LIMIT_HARD: Setting = Setting {

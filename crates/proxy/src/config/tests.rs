@@ -81,6 +81,7 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.tcp_keepalive, Some(Duration::from_secs(300)));
     assert_eq!(config.upstream_timeout, Duration::from_secs(10));
     assert_eq!(config.connect_timeout, Duration::from_secs(2));
+    assert_eq!(config.topology_interval, None);
     let limits = OutputLimits { hard: 1 << 30, soft: 64 << 20, soft_time: Duration::from_secs(10) };
     assert_eq!(config.output_limits, limits);
     assert!(config.buffer_memory >= 1 << 30);
@@ -92,7 +93,7 @@ fn without_any_setting_the_defaults_hold() {
 /// A setting, a text for it that is not the default, and what the text comes to.
 type Row = (&'static Setting, &'static str, fn(&Config) -> String, &'static str);
 
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 25] = [
     (&LISTEN, "[::1]:7000", |c| c.listen[0].address.to_string(), "[::1]:7000"),
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
@@ -110,6 +111,7 @@ const ROWS: [Row; 24] = [
     (&TCP_KEEPALIVE, "0s", |c| format!("{:?}", c.tcp_keepalive), "None"),
     (&UPSTREAM_TIMEOUT, "1s", |c| format!("{:?}", c.upstream_timeout), "1s"),
     (&CONNECT_TIMEOUT, "3s", |c| format!("{:?}", c.connect_timeout), "3s"),
+    (&TOPOLOGY_INTERVAL, "3s", |c| format!("{:?}", c.topology_interval), "Some(3s)"),
     (&OUTPUT_LIMIT_HARD, "2MiB", |c| c.output_limits.hard.to_string(), "2097152"),
     (&OUTPUT_LIMIT_SOFT, "3MiB", |c| c.output_limits.soft.to_string(), "3145728"),
     (&OUTPUT_LIMIT_SOFT_TIME, "4s", |c| format!("{:?}", c.output_limits.soft_time), "4s"),
@@ -225,7 +227,8 @@ fn a_bad_value_is_told_with_its_setting_its_place_and_what_is_allowed() {
         (
             &["--upstream", "rediss://me:secret@h"],
             "--upstream on the command line: bad value \"rediss://***@h\": rediss:// is not supported yet; expected \
-             redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
+             redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
+             redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
         ),
     ] {
         assert_eq!(error(flags), expected);

@@ -15,15 +15,24 @@ const DEFAULT_PORT: u16 = 6379;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upstream {
     /// Where it is.
-    pub(crate) address: UpstreamAddress,
+    pub(crate) servers: Servers,
     /// How to log in there; `None`: not at all.
     pub(crate) credentials: Option<Credentials>,
     /// The database that a client's database 0 stands for.
     pub(crate) db: u32,
 }
 
-/// How to reach the upstream.
+/// The servers of the upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    /// One.
+    Standalone(UpstreamAddress),
+    /// A Redis Cluster, of which these nodes can tell the others; at least one.
+    Cluster(Vec<UpstreamAddress>),
+}
+
+/// How to reach a server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum UpstreamAddress {
     /// By TCP.
     Tcp {
@@ -64,6 +73,8 @@ pub(super) enum UrlError {
     Port,
     #[error("the database is no number")]
     Database,
+    #[error("a cluster has no database but 0")]
+    ClusterDatabase,
     #[error("the path of the socket is missing")]
     NoPath,
     #[error("its only parameter may be db, with unix://")]
@@ -71,13 +82,15 @@ pub(super) enum UrlError {
 }
 
 impl Upstream {
-    /// `redis://[[user]:password@]host[:port][/db]` or `unix://[[user]:password@]/path[?db=db]`.
+    /// `redis://[[user]:password@]host[:port][/db]`, `redis-cluster://[[user]:password@]host[:port][,host[:port]…]` or
+    /// `unix://[[user]:password@]/path[?db=db]`.
     pub(super) fn parse(url: &str) -> Result<Upstream, UrlError> {
         let (scheme, rest) = url.split_once("://").ok_or(UrlError::NoScheme)?;
-        let is_unix = match scheme {
-            "redis" => false,
-            "unix" => true,
-            "rediss" | "redis-cluster" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+        let servers = match scheme {
+            "redis" => standalone,
+            "redis-cluster" => cluster,
+            "unix" => unix,
+            "rediss" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
                 return Err(UrlError::NotSupportedYet(scheme.to_owned()));
             }
             _ => return Err(UrlError::UnknownScheme(scheme.to_owned())),
@@ -86,8 +99,16 @@ impl Upstream {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (user_info, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let credentials = user_info.map(credentials).transpose()?;
-        let (address, db) = if is_unix { unix(host, path, query)? } else { tcp(host, path, query)? };
-        Ok(Upstream { address, credentials, db })
+        let (servers, db) = servers(host, path, query)?;
+        Ok(Upstream { servers, credentials, db })
+    }
+
+    /// Where to ask when nothing is known yet: the server, or the nodes of a cluster that were named.
+    pub(crate) fn seeds(&self) -> &[UpstreamAddress] {
+        match &self.servers {
+            Servers::Standalone(address) => std::slice::from_ref(address),
+            Servers::Cluster(seeds) => seeds,
+        }
     }
 }
 
@@ -112,10 +133,26 @@ fn credentials(user_info: &str) -> Result<Credentials, UrlError> {
     })
 }
 
-fn tcp(authority: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddress, u32), UrlError> {
+fn standalone(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
     if query.is_some() {
         return Err(UrlError::Parameter);
     }
+    let db = path.trim_start_matches('/');
+    Ok((Servers::Standalone(tcp(authority)?), if db.is_empty() { 0 } else { database(db)? }))
+}
+
+fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+    if query.is_some() {
+        return Err(UrlError::Parameter);
+    }
+    if !["", "/", "/0"].contains(&path) {
+        return Err(UrlError::ClusterDatabase);
+    }
+    let seeds = authority.split(',').map(tcp).collect::<Result<_, _>>()?;
+    Ok((Servers::Cluster(seeds), 0))
+}
+
+fn tcp(authority: &str) -> Result<UpstreamAddress, UrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -130,12 +167,10 @@ fn tcp(authority: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddr
             (host, port)
         }
     };
-    let address = UpstreamAddress::Tcp { host: host.to_owned(), port: port_or_default(port)? };
-    let db = path.trim_start_matches('/');
-    Ok((address, if db.is_empty() { 0 } else { database(db)? }))
+    Ok(UpstreamAddress::Tcp { host: host.to_owned(), port: port_or_default(port)? })
 }
 
-fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddress, u32), UrlError> {
+fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
     if !host.is_empty() || path.len() < 2 {
         return Err(UrlError::NoPath);
     }
@@ -143,7 +178,7 @@ fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(UpstreamAddress,
         None => 0,
         Some(query) => database(query.strip_prefix("db=").ok_or(UrlError::Parameter)?)?,
     };
-    Ok((UpstreamAddress::Unix(percent_decode(path)?.into()), db))
+    Ok((Servers::Standalone(UpstreamAddress::Unix(percent_decode(path)?.into())), db))
 }
 
 /// What follows the host: nothing, or `:` and a port.
@@ -182,11 +217,15 @@ fn percent_decode(text: &str) -> Result<String, UrlError> {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.address, self.db) {
-            (UpstreamAddress::Unix(path), 0) => write!(f, "unix://{}", path.display()),
-            (UpstreamAddress::Unix(path), db) => write!(f, "unix://{}?db={db}", path.display()),
-            (address, 0) => write!(f, "redis://{address}"),
-            (address, db) => write!(f, "redis://{address}/{db}"),
+        match (&self.servers, self.db) {
+            (Servers::Standalone(UpstreamAddress::Unix(path)), 0) => write!(f, "unix://{}", path.display()),
+            (Servers::Standalone(UpstreamAddress::Unix(path)), db) => write!(f, "unix://{}?db={db}", path.display()),
+            (Servers::Standalone(address), 0) => write!(f, "redis://{address}"),
+            (Servers::Standalone(address), db) => write!(f, "redis://{address}/{db}"),
+            (Servers::Cluster(seeds), _) => {
+                let seeds: Vec<_> = seeds.iter().map(UpstreamAddress::to_string).collect();
+                write!(f, "redis-cluster://{}", seeds.join(","))
+            }
         }
     }
 }
@@ -207,12 +246,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn at(host: &str, port: u16) -> UpstreamAddress {
+        UpstreamAddress::Tcp { host: host.into(), port }
+    }
+
     fn tcp(host: &str, port: u16, db: u32) -> Upstream {
-        Upstream { address: UpstreamAddress::Tcp { host: host.into(), port }, credentials: None, db }
+        Upstream { servers: Servers::Standalone(at(host, port)), credentials: None, db }
     }
 
     fn unix(path: &str, db: u32) -> Upstream {
-        Upstream { address: UpstreamAddress::Unix(path.into()), credentials: None, db }
+        Upstream { servers: Servers::Standalone(UpstreamAddress::Unix(path.into())), credentials: None, db }
+    }
+
+    fn cluster(seeds: &[(&str, u16)]) -> Upstream {
+        let seeds = seeds.iter().map(|(host, port)| at(host, *port)).collect();
+        Upstream { servers: Servers::Cluster(seeds), credentials: None, db: 0 }
     }
 
     #[test]
@@ -225,6 +273,12 @@ mod tests {
             ("redis://[fe80::1]:1/2", tcp("fe80::1", 1, 2), "redis://[fe80::1]:1/2"),
             ("unix:///run/r.sock", unix("/run/r.sock", 0), "unix:///run/r.sock"),
             ("unix:///a%20b?db=15", unix("/a b", 15), "unix:///a b?db=15"),
+            ("redis-cluster://h", cluster(&[("h", 6379)]), "redis-cluster://h:6379"),
+            (
+                "redis-cluster://h:1,[::1],10.0.0.1:3/0",
+                cluster(&[("h", 1), ("::1", 6379), ("10.0.0.1", 3)]),
+                "redis-cluster://h:1,[::1]:6379,10.0.0.1:3",
+            ),
         ] {
             assert_eq!(Upstream::parse(url), Ok(upstream.clone()), "{url}");
             assert_eq!(upstream.to_string(), printed);
@@ -236,6 +290,7 @@ mod tests {
         for (url, username, password) in [
             ("redis://:secret@h", None, "secret"),
             ("redis://me:secret@h:1/2", Some("me"), "secret"),
+            ("redis-cluster://me:secret@h:1,i:2", Some("me"), "secret"),
             ("redis://a%3Ab:p%40s%2fs%25@h", Some("a:b"), "p@s/s%"),
             ("redis://:a:b@h", None, "a:b"),
             ("redis://:p@ss@h", None, "p@ss"),
@@ -255,7 +310,11 @@ mod tests {
             ("127.0.0.1:6379", UrlError::NoScheme),
             ("", UrlError::NoScheme),
             ("rediss://h", tls),
-            ("redis-cluster://h", UrlError::NotSupportedYet("redis-cluster".into())),
+            ("redis-cluster://h/1", UrlError::ClusterDatabase),
+            ("redis-cluster://", UrlError::Host),
+            ("redis-cluster://h,", UrlError::Host),
+            ("redis-cluster://h,i:0", UrlError::Port),
+            ("redis-cluster://h?x", UrlError::Parameter),
             ("redis-sentinel://h", UrlError::NotSupportedYet("redis-sentinel".into())),
             ("http://h", UrlError::UnknownScheme("http".into())),
             ("redis://secret@h", UrlError::NoPassword),

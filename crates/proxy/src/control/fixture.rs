@@ -9,6 +9,7 @@ use std::thread;
 use nearside_resp::{Limits, Progress, RequestDecoder};
 use tokio::sync::mpsc;
 
+use super::upstream::UpstreamClient;
 use crate::config::{self, Config, Invocation};
 use crate::shared::{Message, Shared};
 
@@ -27,6 +28,11 @@ pub(super) fn shared(flags: &[&str]) -> (Arc<Shared>, Vec<mpsc::Receiver<Message
     let (mailboxes, inboxes) = (0..config.workers).map(|_| mpsc::channel(16)).unzip();
     let (unknown_commands, _) = mpsc::channel(1);
     (Arc::new(Shared::new(config, None, mailboxes, unknown_commands)), inboxes)
+}
+
+/// A client of the upstream of these settings.
+pub(super) fn client(config: &Config) -> UpstreamClient {
+    UpstreamClient::new(config, &config.upstream.seeds()[0])
 }
 
 /// The URL of an upstream that is not there.

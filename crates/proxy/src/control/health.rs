@@ -104,7 +104,7 @@ mod tests {
     async fn pings_follow_the_upstream_down_and_up_again() {
         let upstream = FakeUpstream::start(Reaction::polite);
         let (shared, _mailboxes) = fixture::shared(&["--upstream", &upstream.url()]);
-        let client = Arc::new(UpstreamClient::new(&shared.config));
+        let client = Arc::new(fixture::client(&shared.config));
         let (health, pings) = Health::new(Arc::clone(&shared));
         assert_eq!(health.check(), Err(NotReady::NotPinged));
         let mut last_ping = health.last_ping.clone();

@@ -17,7 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::health::Health;
-use crate::metrics::{Counter, CutOff, LATENCY_BUCKETS, Refusal, Route, WorkerMetrics};
+use crate::metrics::{CutOff, LATENCY_BUCKETS, Refusal, Route, WorkerMetrics};
 use crate::net::clock;
 use crate::shared::Shared;
 
@@ -31,10 +31,9 @@ impl Exposition {
     pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     pub(super) fn new(shared: Arc<Shared>, health: Health) -> Self {
-        let node = shared.config.upstream.address.to_string();
         let start = SystemTime::now() - (clock::now() - shared.started);
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Snapshot { shared, health, node, start }));
+        registry.register_collector(Box::new(Snapshot { shared, health, start }));
         Exposition { registry }
     }
 
@@ -52,8 +51,6 @@ impl Exposition {
 struct Snapshot {
     shared: Arc<Shared>,
     health: Health,
-    /// The upstream's address.
-    node: String,
     start: SystemTime,
 }
 
@@ -123,12 +120,22 @@ impl Snapshot {
     }
 
     fn encode_upstream(&self, out: &mut Families<'_>) -> fmt::Result {
-        let by_node =
-            |counter: fn(&WorkerMetrics) -> &Counter| [(self.node.as_str(), self.sum(|worker| counter(worker).get()))];
-        let commands = by_node(|worker| &worker.upstream_commands);
+        let totals: Vec<_> =
+            self.shared.nodes.all().iter().map(|node| (node.address().to_string(), node.totals())).collect();
+        let commands: Vec<_> = totals.iter().map(|(node, (commands, _))| (node.as_str(), *commands)).collect();
         out.counters("nearside_upstream_commands", "Commands sent upstream, heartbeats included", "node", &commands)?;
-        let errors = by_node(|worker| &worker.upstream_errors);
+        let errors: Vec<_> = totals.iter().map(|(node, (_, errors))| (node.as_str(), *errors)).collect();
         out.counters("nearside_upstream_errors", "Upstream connections lost or not made", "node", &errors)?;
+        let topology = self.shared.topology.load();
+        out.gauge(
+            "nearside_upstream_nodes",
+            "Primaries upstream; 1 before a standalone server",
+            topology.nodes().len(),
+        )?;
+        if topology.is_cluster() {
+            let help = "Slots that a primary is known to serve, of 16384";
+            out.gauge("nearside_cluster_slots_served", help, topology.slots_served())?;
+        }
         let help = "Whether /readyz says so: the upstream answers and no shutdown has begun";
         out.gauge("nearside_ready", help, u64::from(self.health.check().is_ok()))?;
         let draining = self.shared.draining.load(Relaxed);
@@ -246,13 +253,15 @@ mod tests {
                 worker.served(Route::Hit, 1500, 3);
                 worker.served(Route::Fetch, 20_000, 2);
                 worker.bypasses.add(1);
-                worker.upstream_commands.add(10);
-                worker.upstream_errors.add(4);
                 worker.invalidations.add(5);
                 worker.leases_lapsed.add(6);
                 worker.overloads.add(7);
                 worker.connections.add(8);
                 worker.cut_off(CutOff::TornReply);
+            }
+            for worker in 0..2 {
+                shared.topology.load().nodes()[0].counters(worker).commands.add(10);
+                shared.topology.load().nodes()[0].counters(worker).errors.add(4);
             }
             shared.clients[1].store(9, Relaxed);
             shared.buffers.store(1000, Relaxed);

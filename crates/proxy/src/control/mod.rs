@@ -6,6 +6,8 @@
 
 mod acceptor;
 mod admin;
+mod clients;
+mod cluster;
 mod drain;
 #[cfg(test)]
 mod fixture;
@@ -28,10 +30,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use self::admin::Admin;
+use self::clients::Clients;
 use self::health::Health;
 use self::metrics::Exposition;
 use self::signals::Signals;
-use self::upstream::UpstreamClient;
+use crate::config::Servers;
 use crate::net::listener::{Acceptor, Listener};
 use crate::shared::{Shared, Unknown};
 
@@ -80,12 +83,15 @@ async fn serve(
 
 /// What goes on until the end, the drain included.
 fn start_background(shared: &Arc<Shared>, admin: Vec<Acceptor>, questions: mpsc::Receiver<Unknown>) -> JoinSet<()> {
-    let upstream = Arc::new(UpstreamClient::new(&shared.config));
+    let clients = Arc::new(Clients::new(Arc::clone(shared)));
     let (health, pings) = Health::new(Arc::clone(shared));
     let metrics = Exposition::new(Arc::clone(shared), health.clone());
     let mut tasks = JoinSet::new();
-    tasks.spawn(health::ping(Arc::clone(&upstream), pings));
-    tasks.spawn(questions::run(Arc::clone(shared), upstream, questions));
+    match &shared.config.upstream.servers {
+        Servers::Standalone(address) => tasks.spawn(health::ping(clients.at(address), pings)),
+        Servers::Cluster(_) => tasks.spawn(cluster::watch(Arc::clone(shared), Arc::clone(&clients), pings)),
+    };
+    tasks.spawn(questions::run(Arc::clone(shared), clients, questions));
     if let Some(cache) = &shared.cache {
         tasks.spawn(sweep::run(Arc::clone(cache)));
     }

@@ -13,8 +13,8 @@ use nearside_resp::frame::Value;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::Instant;
 
+use super::clients::Clients;
 use super::seldom::Seldom;
-use super::upstream::UpstreamClient;
 use crate::shared::{Message, Shared, Unknown};
 
 /// Questions put together at most.
@@ -25,14 +25,14 @@ const VALIDITY: Duration = Duration::from_secs(1);
 const MAX_ANSWERS: usize = 4096;
 
 /// Answers until the channel closes.
-pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<UpstreamClient>, mut questions: mpsc::Receiver<Unknown>) {
+pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<Clients>, mut questions: mpsc::Receiver<Unknown>) {
     let mut answers = Answers::default();
     let mut trouble = Seldom::default();
     let mut batch = Vec::with_capacity(BATCH);
     while questions.recv_many(&mut batch, BATCH).await > 0 {
         let names = answers.missing(&batch, Instant::now());
         if !names.is_empty() {
-            let reply = upstream.command_info(&names).await;
+            let reply = upstream.any().command_info(&names).await;
             if let Err(error) = &reply
                 && trouble.is_due()
             {
@@ -143,12 +143,12 @@ mod tests {
     /// Serves `questions` to the end; what the sessions of the one worker heard, in their order.
     async fn serve(upstream: &FakeUpstream, questions: Vec<Unknown>) -> (Arc<Shared>, Vec<(u64, bool)>) {
         let (shared, mut mailboxes) = fixture::shared(&["--workers", "1", "--upstream", &upstream.url()]);
-        let client = Arc::new(UpstreamClient::new(&shared.config));
+        let clients = Arc::new(Clients::new(Arc::clone(&shared)));
         let (sender, receiver) = mpsc::channel(questions.len());
         let count = questions.len();
         questions.into_iter().for_each(|question| sender.try_send(question).unwrap());
         drop(sender);
-        run(Arc::clone(&shared), client, receiver).await;
+        run(Arc::clone(&shared), clients, receiver).await;
         let mut heard = Vec::new();
         for _ in 0..count {
             match timeout(Duration::from_secs(10), mailboxes[0].recv()).await.unwrap().unwrap() {
@@ -233,7 +233,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_mailbox_gets_the_answer_once_it_is_read() {
         let (shared, mut mailboxes) = fixture::shared(&["--workers", "1"]);
-        while shared.mailboxes[0].try_send(Message::Load(0)).is_ok() {}
+        while shared.mailboxes[0].try_send(Message::Topology).is_ok() {}
         answer(&shared, &unknown("x", 7), true);
         let heard = async {
             loop {

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::config::{Config, UpstreamAddress};
+use crate::topology::view::View;
 
 /// How long an answer may take. What is asked here takes a server microseconds.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -59,12 +60,12 @@ impl Drop for Connection {
 }
 
 impl UpstreamClient {
-    /// A client of the upstream of the settings.
-    pub(super) fn new(config: &Config) -> Self {
+    /// A client of the server at `address`, with the login of the settings.
+    pub(super) fn new(config: &Config, address: &UpstreamAddress) -> Self {
         let login = config.upstream.credentials.as_ref();
         UpstreamClient {
             config: FredConfig {
-                server: server(&config.upstream.address),
+                server: server(address),
                 username: login.and_then(|login| login.username.clone()),
                 password: login.map(|login| login.password.expose().to_owned()),
                 // Its RESP3 greeting is an inline command, in which a password with a space would be two arguments.
@@ -85,8 +86,24 @@ impl UpstreamClient {
 
     /// The reply to `COMMAND INFO names…`: an array with an entry, or nil, for each.
     pub(super) async fn command_info(&self, names: &[&str]) -> Result<Value, UpstreamError> {
-        let command = CustomCommand::new_static("COMMAND", None, false);
-        let arguments: Vec<_> = std::iter::once("INFO").chain(names.iter().copied()).map(str::to_owned).collect();
+        self.command("COMMAND", std::iter::once("INFO").chain(names.iter().copied())).await
+    }
+
+    /// What it says of its cluster. Asked under `address`, which stands for nodes that don't tell theirs.
+    pub(super) async fn cluster_view(&self, address: &UpstreamAddress) -> Result<View, UpstreamError> {
+        let nodes = self.command("CLUSTER", ["NODES"]).await?;
+        let slots = self.command("CLUSTER", ["SLOTS"]).await?;
+        View::parse(&nodes, &slots, address)
+            .ok_or_else(|| UpstreamError::Failed("its answer is not that of a cluster's node".to_owned()))
+    }
+
+    async fn command(
+        &self,
+        name: &'static str,
+        arguments: impl IntoIterator<Item = &str>,
+    ) -> Result<Value, UpstreamError> {
+        let command = CustomCommand::new_static(name, None, false);
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         let reply = self.ask(|client| async move { client.custom_raw(command, arguments).await }).await?;
         match value(reply) {
             Value::Error(line) => Err(UpstreamError::Failed(String::from_utf8_lossy(&line).into_owned())),
@@ -200,7 +217,7 @@ mod tests {
     use crate::control::fixture::{self, FakeUpstream, Reaction};
 
     fn client(upstream: &FakeUpstream) -> UpstreamClient {
-        UpstreamClient::new(&fixture::config(&["--upstream", &upstream.url(), "--upstream-timeout", "200ms"]))
+        fixture::client(&fixture::config(&["--upstream", &upstream.url(), "--upstream-timeout", "200ms"]))
     }
 
     #[tokio::test]
@@ -226,7 +243,7 @@ mod tests {
             _ => Reaction::polite(request),
         });
         let url = upstream.url().replace("redis://", "redis://me:a%20b%0d%0ac@");
-        UpstreamClient::new(&fixture::config(&["--upstream", &url])).ping().await.unwrap();
+        fixture::client(&fixture::config(&["--upstream", &url])).ping().await.unwrap();
         assert!(upstream.heard("AUTH me a b\r\nc"));
     }
 
@@ -275,7 +292,7 @@ mod tests {
         let error = client(&loading).ping().await.unwrap_err();
         assert_eq!(error.to_string(), "LOADING Redis is loading the dataset in memory");
         let nobody = fixture::config(&["--upstream", &fixture::refusing_url()]);
-        assert_eq!(UpstreamClient::new(&nobody).ping().await.unwrap_err().to_string(), "Connection refused");
+        assert_eq!(fixture::client(&nobody).ping().await.unwrap_err().to_string(), "Connection refused");
     }
 
     #[tokio::test]
@@ -296,7 +313,7 @@ mod tests {
 
     #[test]
     fn addresses_are_given_to_fred_in_its_own_form() {
-        let centralized = |url| UpstreamClient::new(&fixture::config(&["--upstream", url])).config.server;
+        let centralized = |url| fixture::client(&fixture::config(&["--upstream", url])).config.server;
         assert_eq!(centralized("redis://h:1"), ServerConfig::new_centralized("h", 1));
         assert_eq!(centralized("redis://[::1]:1"), ServerConfig::new_centralized("[::1]", 1));
         assert_eq!(centralized("unix:///run/r"), ServerConfig::Unix { path: "/run/r".into() });

@@ -15,6 +15,7 @@ use crate::config::{Config, UpstreamAddress};
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
+use crate::topology::Node;
 
 /// What the connection is to be.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,7 @@ pub(crate) struct Opened {
     pub(crate) socket: Socket,
     /// The answer to HELLO; RESP3 connections only.
     pub(crate) hello: Option<Value>,
-    /// Which server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    /// Which server it leads to, as [`Node::server`] counts them.
     pub(crate) server: u64,
 }
 
@@ -64,14 +65,14 @@ struct Step {
 }
 
 /// Connects, logs in and selects, all within the `connect-timeout`.
-pub(crate) async fn open(shared: &Shared, setup: Setup) -> Result<Opened, ConnectError> {
+pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup) -> Result<Opened, ConnectError> {
     let config = &shared.config;
     timeout(config.connect_timeout, async {
-        let stream = dial(&config.upstream.address).await?;
+        let stream = dial(node.address()).await?;
         stream.prepare(config.tcp_keepalive)?;
         let socket = Socket::new(stream)?;
         let Agreed { hello, run_id } = shake_hands(&socket, config, setup).await?;
-        Ok(Opened { socket, hello, server: shared.meet_server(run_id) })
+        Ok(Opened { socket, hello, server: shared.meet_server(node, run_id) })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?

@@ -1,4 +1,4 @@
-//! Forward lanes: clients' commands as they came, on one pipelined connection per worker, db and protocol version.
+//! Forward lanes: clients' commands as they came, on one pipelined connection per worker, node, db and protocol version.
 //!
 //! Commands are appended to one output buffer and their senders to one queue; the lane's task writes the buffer once
 //! all sessions of the turn have run, and hands the replies of one read to their sessions, each of which then flushes
@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,11 +18,16 @@ use nearside_resp::{Protocol, ReplyKind, ReplyScanner};
 
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::link::{Backoff, Link, LinkError};
+use super::redirected::Redirected;
+use super::sent::SentFrames;
 use super::written::{Effect, WrittenKeys};
+use crate::config::UpstreamAddress;
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::{Output, SHARE_FROM};
 use crate::session::Session;
+use crate::topology::redirect::{self, Redirect};
+use crate::topology::{Node, Slot};
 use crate::worker::Worker;
 
 /// Unwritten bytes past which sessions wait before adding more: a few batches of the largest common commands. One
@@ -33,10 +39,17 @@ const DEPTH_LIMIT: usize = 1 << 16;
 const READS_PER_TURN: usize = 8;
 /// A connection that carried nothing for this long is closed; the next command opens another.
 const IDLE_AFTER: Duration = Duration::from_secs(300);
+/// A lane to a node that is no part of the topology ends when it has carried nothing for this long. One that was made
+/// because of a redirection is ahead of the topology for a moment.
+const UNWANTED_AFTER: Duration = Duration::from_secs(5);
 
-/// What distinguishes the forward lanes of a worker. (Node and user join it with Cluster and ACL users.)
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
+
+/// What distinguishes the forward lanes of a worker. (The user joins it with ACL users.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
+    /// [`Node::id`].
+    pub(crate) node: u64,
     /// The database its commands run in.
     pub(crate) db: u16,
     /// The protocol version of its replies.
@@ -61,19 +74,45 @@ impl Frame<'_> {
     }
 }
 
-/// A command whose reply is owed.
-struct Awaiting {
-    session: Rc<Session>,
-    sequence: u64,
-    effect: Effect,
-    since: Time,
-    /// Where its bytes begin, counted from the lane's first byte.
-    offset: u64,
+/// Whose a command is, and where it belongs.
+#[derive(Clone)]
+pub(crate) struct Errand {
+    pub(crate) session: Rc<Session>,
+    /// The number of the reply, in its session.
+    pub(crate) sequence: u64,
+    /// When the command came.
+    pub(crate) since: Time,
+    /// Of its keys; `None`: any node may answer it, and none will send it elsewhere.
+    pub(crate) slot: Option<Slot>,
+    /// How often it was sent on from one node to another.
+    pub(crate) redirections: u8,
 }
 
-/// One connection to the upstream, shared by all sessions of a worker that have its db and protocol version.
+/// A command whose reply is owed.
+struct Awaiting {
+    /// None of ASKING, whose reply concerns nobody.
+    errand: Option<Errand>,
+    effect: Effect,
+    /// Where its bytes begin, counted from the lane's first byte.
+    offset: u64,
+    /// How many they are.
+    len: usize,
+}
+
+/// What an error turned out to be.
+enum Looked {
+    /// More of it has to arrive.
+    NotYet,
+    /// The command goes elsewhere.
+    Redirected(Redirected),
+    /// Like any other: what was kept of it, if something was.
+    Ordinary(Vec<u8>),
+}
+
+/// One connection to a node, shared by all sessions of a worker that have its db and protocol version.
 pub(crate) struct ForwardLane {
     key: LaneKey,
+    node: Arc<Node>,
     worker: Rc<Worker>,
     state: RefCell<State>,
     waker: Cell<Option<Waker>>,
@@ -81,7 +120,7 @@ pub(crate) struct ForwardLane {
 
 struct State {
     link: Link,
-    /// The server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    /// The server it leads to, as [`Node::server`] counts them.
     server: u64,
     /// It has been connected once.
     was_up: bool,
@@ -90,6 +129,10 @@ struct State {
     queued: u64,
     awaiting: VecDeque<Awaiting>,
     written: WrittenKeys,
+    /// The commands' bytes, in a cluster.
+    sent: Option<SentFrames>,
+    /// The beginning of an error that may be a redirection.
+    error: Vec<u8>,
     /// The oldest command's reply has begun: its effect is applied, part of it may be with the client.
     begun: bool,
     /// When the upstream last showed life, or the first command was queued.
@@ -103,6 +146,40 @@ struct State {
 }
 
 impl State {
+    #[inline]
+    fn queue(&mut self, errand: Option<Errand>, frame: Frame<'_>, effect: Effect) {
+        let len = frame.len();
+        self.awaiting.push_back(Awaiting { errand, effect, offset: self.queued, len });
+        self.queued += len as u64;
+        match frame {
+            Frame::Borrowed(bytes) if len < SHARE_FROM => {
+                self.output.copy(bytes);
+                if let Some(sent) = &mut self.sent {
+                    sent.push(bytes);
+                }
+            }
+            Frame::Borrowed(bytes) => self.share(Bytes::copy_from_slice(bytes)),
+            Frame::Shared(bytes) => self.share(bytes),
+        }
+    }
+
+    fn share(&mut self, frame: Bytes) {
+        if let Some(sent) = &mut self.sent {
+            sent.push_shared(frame.clone());
+        }
+        self.output.share(frame);
+    }
+
+    /// The oldest command has been answered.
+    #[inline]
+    fn pop_front(&mut self) -> Awaiting {
+        let front = self.awaiting.pop_front().expect("begin_reply found one");
+        if let Some(sent) = &mut self.sent {
+            sent.drop_front(front.len);
+        }
+        front
+    }
+
     fn came_up(&mut self, server: u64) {
         self.link = Link::Up;
         self.server = server;
@@ -113,9 +190,11 @@ impl State {
 
 impl ForwardLane {
     /// A lane that connects when it gets its first command.
-    pub(crate) fn spawn(worker: &Rc<Worker>, key: LaneKey) -> Rc<Self> {
+    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, key: LaneKey) -> Rc<Self> {
+        let is_cluster = worker.topology().is_cluster();
         let lane = Rc::new(ForwardLane {
             key,
+            node: Arc::clone(node),
             worker: Rc::clone(worker),
             state: RefCell::new(State {
                 link: Link::Idle,
@@ -125,8 +204,10 @@ impl ForwardLane {
                 queued: 0,
                 awaiting: VecDeque::new(),
                 written: WrittenKeys::default(),
+                sent: is_cluster.then(SentFrames::default),
+                error: Vec::new(),
                 begun: false,
-                progress: Time(0),
+                progress: clock::now(),
                 blocked: false,
                 parked: Vec::new(),
                 condemned: None,
@@ -135,6 +216,23 @@ impl ForwardLane {
         });
         tokio::task::spawn_local(Rc::clone(&lane).run());
         lane
+    }
+
+    /// The worker it lives on.
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Where it leads.
+    pub(super) fn address(&self) -> &UpstreamAddress {
+        self.node.address()
+    }
+
+    /// The lane of the same kind that leads to another node.
+    pub(super) fn lane_to(&self, address: &UpstreamAddress) -> Result<Rc<ForwardLane>, String> {
+        let node = self.worker.shared().nodes.at(address);
+        let node = node.ok_or_else(|| format!("{address} would be one node too many"))?;
+        self.worker.lane(&node, self.key.db, self.key.protocol)
     }
 
     /// True while its connection is made: what its handshake established holds.
@@ -155,15 +253,13 @@ impl ForwardLane {
         false
     }
 
-    /// Queues a command; its reply comes to the session under `sequence`. `note_keys` queues the keys that the command
-    /// writes, and says what its reply makes true. The error: why the upstream can't be reached; nothing was queued.
+    /// Queues a command; its reply comes to the session of the errand. `note_keys` queues the keys that the command
+    /// writes, and says what its reply makes true. The error: why the node can't be reached; nothing was queued.
     #[inline]
     pub(crate) fn submit(
         &self,
-        session: &Rc<Session>,
-        sequence: u64,
+        errand: Errand,
         frame: Frame<'_>,
-        now: Time,
         note_keys: impl FnOnce(&mut WrittenKeys) -> Effect,
     ) -> Result<Effect, String> {
         let mut state = self.state.borrow_mut();
@@ -176,21 +272,26 @@ impl ForwardLane {
             state.progress = clock::now(); // the session's own time may lie back
         }
         let effect = note_keys(&mut state.written);
-        let offset = state.queued;
-        state.awaiting.push_back(Awaiting { session: Rc::clone(session), sequence, effect, since: now, offset });
         let was_empty = state.output.is_empty();
-        state.queued += frame.len() as u64;
-        match frame {
-            Frame::Borrowed(bytes) if bytes.len() < SHARE_FROM => state.output.copy(bytes),
-            Frame::Borrowed(bytes) => state.output.share(Bytes::copy_from_slice(bytes)),
-            Frame::Shared(bytes) => state.output.share(bytes),
-        }
+        state.queue(Some(errand), frame, effect);
         drop(state);
         if was_empty {
             self.wake();
         }
-        self.worker.metrics().upstream_commands.add(1);
+        self.node.counters(self.worker.index()).commands.add(1);
         Ok(effect)
+    }
+
+    /// As [`ForwardLane::submit`], with ASKING before it: the node answers although the slot is not its own yet.
+    pub(super) fn submit_asking(
+        &self,
+        errand: Errand,
+        frame: Frame<'_>,
+        note_keys: impl FnOnce(&mut WrittenKeys) -> Effect,
+    ) -> Result<Effect, String> {
+        self.submit(errand.clone(), Frame::Borrowed(ASKING), |_| Effect::None)?;
+        self.state.borrow_mut().awaiting.back_mut().expect("just queued").errand = None;
+        self.submit(errand, frame, note_keys)
     }
 
     /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout; or if nothing is in flight, and
@@ -198,19 +299,27 @@ impl ForwardLane {
     pub(crate) fn check(&self, now: Time) {
         let mut state = self.state.borrow_mut();
         let limit = self.worker.config().upstream_timeout;
-        let moved = state.server != self.worker.shared().server.epoch();
-        if state.link != Link::Up || state.condemned.is_some() {
+        let is_up = state.link == Link::Up;
+        let moved = state.server != self.node.server().epoch();
+        let is_over = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
+        if state.condemned.is_some() {
             return;
         }
-        if !state.awaiting.is_empty() && now >= state.progress + limit {
+        if is_up && !state.awaiting.is_empty() && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
-        } else if state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER) {
+        } else if is_over || (is_up || state.link == Link::Idle) && self.is_unwanted(&state, now) {
             state.condemned = Some(LinkError::Closed);
         } else {
+            state.sent.iter_mut().for_each(SentFrames::shrink);
             return;
         }
         drop(state);
         self.wake();
+    }
+
+    /// Nothing is to be expected of it any more: its node is no part of the topology, and nobody uses it.
+    fn is_unwanted(&self, state: &State, now: Time) -> bool {
+        state.awaiting.is_empty() && now >= state.progress + UNWANTED_AFTER && !self.worker.topology().has(&self.node)
     }
 
     fn wake(&self) {
@@ -223,6 +332,9 @@ impl ForwardLane {
         let mut backoff = Backoff::default();
         loop {
             poll_fn(|cx| self.poll_wanted(cx)).await;
+            if self.is_unwanted(&self.state.borrow(), clock::now()) {
+                return self.retire();
+            }
             match self.connect().await {
                 Ok(Opened { socket, server, .. }) => {
                     backoff.reset();
@@ -251,17 +363,27 @@ impl ForwardLane {
     /// A lane that has never led anywhere ends, unless new sessions begin on it: clients may ask for any number of dbs while
     /// the upstream is away.
     fn is_worth_retrying(&self) -> bool {
-        self.state.borrow().was_up || self.key.db == self.worker.first_db()
+        let state = self.state.borrow();
+        let may_come_up = state.was_up || self.key.db == self.worker.first_db();
+        may_come_up && !self.is_unwanted(&state, clock::now())
+    }
+
+    /// Ends the lane: a session that still holds it asks for another one.
+    fn retire(&self) {
+        self.worker.forget_lane(self.key);
+        let reason = format!("{} is no longer part of the cluster", self.node.address());
+        self.fail_all(Link::Down { reason }, b"", b"");
     }
 
     async fn connect(&self) -> Result<Opened, ConnectError> {
         let setup = Setup { protocol: self.key.protocol, db: self.key.db, tracking: false, name: "nearside-forward" };
-        connect::open(self.worker.shared(), setup).await
+        connect::open(self.worker.shared(), &self.node, setup).await
     }
 
-    /// Ready once somebody has queued a command, or while the upstream is down and to be tried again.
+    /// Ready once somebody has queued a command, or while the upstream is down and to be tried again, or to end.
     fn poll_wanted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.state.borrow().link == Link::Idle {
+        let mut state = self.state.borrow_mut();
+        if state.link == Link::Idle && state.condemned.take().is_none() {
             self.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
@@ -340,8 +462,10 @@ impl ForwardLane {
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
             Poll::Pending => return Poll::Pending,
         };
-        let result = self.distribute(&buffer[..count], scanner, &mut self.worker.touched());
+        let mut redirected = Vec::new();
+        let result = self.distribute(&buffer[..count], scanner, &mut self.worker.touched(), &mut redirected);
         drop(buffer);
+        redirected.into_iter().for_each(|command: Redirected| command.send_on(self));
         self.worker.flush_touched();
         Poll::Ready(result)
     }
@@ -352,34 +476,99 @@ impl ForwardLane {
         mut bytes: &[u8],
         scanner: &mut ReplyScanner,
         touched: &mut Vec<Rc<Session>>,
+        redirected: &mut Vec<Redirected>,
     ) -> Result<(), LinkError> {
         let mut state = self.state.borrow_mut();
         let now = clock::now();
         state.progress = now;
         while !bytes.is_empty() {
             let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
+            let (mut piece, rest) = bytes.split_at(scanned.consumed);
             bytes = rest;
             if scanner.kind() == Some(ReplyKind::Push) {
                 continue; // asked for by nobody on this connection
             }
+            let held;
+            if scanner.kind() == Some(ReplyKind::Error) && state.sent.is_some() && !state.begun {
+                match self.look_at_error(&mut state, piece, scanned.complete)? {
+                    Looked::NotYet => continue,
+                    Looked::Redirected(command) => {
+                        redirected.push(command);
+                        continue;
+                    }
+                    Looked::Ordinary(line) if line.is_empty() => {}
+                    Looked::Ordinary(line) => {
+                        held = line;
+                        piece = &held;
+                    }
+                }
+            }
             if !state.begun {
                 self.begin_reply(&mut state)?;
             }
-            let front = state.awaiting.front().expect("begin_reply found one");
-            front.session.deliver(front.sequence, piece, scanned.complete);
             if scanned.complete {
                 state.begun = false;
-                let front = state.awaiting.pop_front().expect("just seen");
-                self.worker.metrics().served_forward(now, front.since);
-                if front.session.first_touch() {
-                    touched.push(front.session);
+                let Some(errand) = state.pop_front().errand else { continue };
+                errand.session.deliver(errand.sequence, piece, true);
+                self.worker.metrics().served_forward(now, errand.since);
+                if errand.session.first_touch() {
+                    touched.push(errand.session);
                 }
-            } else if front.session.first_touch() {
-                touched.push(Rc::clone(&front.session));
+            } else if let Some(errand) = &state.awaiting.front().expect("begin_reply found one").errand {
+                errand.session.deliver(errand.sequence, piece, false);
+                if errand.session.first_touch() {
+                    touched.push(Rc::clone(&errand.session));
+                }
             }
         }
         Ok(())
+    }
+
+    /// An error of a node of a cluster, of which `piece` has arrived now: it may say that another node has to answer.
+    #[cold]
+    fn look_at_error(&self, state: &mut State, piece: &[u8], complete: bool) -> Result<Looked, LinkError> {
+        let mut line = std::mem::take(&mut state.error);
+        if line.is_empty() && complete && !Redirect::is_likely(piece) {
+            return Ok(Looked::Ordinary(line));
+        }
+        line.extend_from_slice(piece);
+        if !complete && line.len() < redirect::LONGEST {
+            state.error = line;
+            return Ok(Looked::NotYet);
+        }
+        let redirect = complete.then(|| Redirect::parse(&line, self.node.address())).flatten();
+        let Some(redirect) = redirect else { return Ok(Looked::Ordinary(line)) };
+        self.worker.shared().topology_doubted.notify_one();
+        let Some(front) = state.awaiting.front() else {
+            return Err(LinkError::Protocol("a reply that no command asked for".into()));
+        };
+        let slot = front.errand.as_ref().and_then(|errand| errand.slot);
+        let is_ours = match &redirect {
+            // A script may say what it likes: it is followed only where it may be true.
+            Redirect::Moved(moved, _) | Redirect::Ask(moved, _) => slot == Some(*moved),
+            Redirect::TryAgain => slot.is_some(),
+            Redirect::Down => false,
+        };
+        if !is_ours {
+            return Ok(Looked::Ordinary(line));
+        }
+        if let Redirect::Moved(moved, _) = redirect {
+            self.worker.shared().lost_slot(&self.node, moved);
+        }
+        Ok(Looked::Redirected(self.take_back(state, redirect)))
+    }
+
+    /// Takes back the oldest command, which was not carried out, to be sent elsewhere.
+    fn take_back(&self, state: &mut State, redirect: Redirect) -> Redirected {
+        let front = state.awaiting.pop_front().expect("somebody has asked");
+        let errand = front.errand.expect("ASKING has no slot");
+        let frame = state.sent.as_mut().expect("in a cluster").take_front(front.len);
+        let mut keys = Vec::new();
+        if let Effect::Keys(count) | Effect::EverythingAnd(count) = front.effect {
+            state.written.pop(count, |key| keys.push(key.to_vec()));
+        }
+        errand.session.redirected(errand.sequence);
+        Redirected { errand, frame, keys, effect: front.effect, redirect }
     }
 
     /// The oldest command has been carried out: what it wrote leaves the cache before anybody hears of it.
@@ -408,9 +597,8 @@ impl ForwardLane {
 
     /// No connection could be made: nothing that waited for it was sent.
     fn refused(&self, error: &ConnectError) {
-        self.worker.metrics().upstream_errors.add(1);
-        let upstream = &self.worker.config().upstream.address;
-        let reason = format!("{upstream} is down: {error}");
+        self.count_error();
+        let reason = format!("{} is down: {error}", self.node.address());
         let first = !matches!(self.state.borrow().link, Link::Down { .. });
         if first {
             tracing::warn!("upstream {reason}");
@@ -429,16 +617,21 @@ impl ForwardLane {
 
     /// The connection ended. What was written may have been carried out; it is not sent again.
     fn lost(&self, error: &LinkError) {
-        let upstream = &self.worker.config().upstream.address;
+        let upstream = self.node.address();
         let busy = !self.state.borrow().awaiting.is_empty();
         if busy || !matches!(error, LinkError::Closed) {
-            self.worker.metrics().upstream_errors.add(1);
+            self.count_error();
             tracing::warn!("lost a connection to upstream {upstream}: {error}");
         }
         let text = format!("-UPSTREAM lost the connection to {upstream}: {error}; ");
         let sent = format!("{text}the command may have been executed\r\n");
         let unsent = format!("{text}the command was not sent\r\n");
         self.fail_all(Link::Idle, sent.as_bytes(), unsent.as_bytes());
+    }
+
+    fn count_error(&self) {
+        self.node.counters(self.worker.index()).errors.add(1);
+        self.worker.shared().topology_doubted.notify_one();
     }
 
     /// Answers all that wait, and leaves the lane in the state `link`.
@@ -452,19 +645,22 @@ impl ForwardLane {
         let awaiting = std::mem::take(&mut state.awaiting);
         let parked = std::mem::take(&mut state.parked);
         let mut written = std::mem::take(&mut state.written);
+        state.sent = state.sent.is_some().then(SentFrames::default);
+        state.error.clear();
         drop(state);
         for (index, waiting) in awaiting.iter().enumerate() {
+            let Some(errand) = &waiting.errand else { continue };
             if torn && index == 0 {
-                waiting.session.tear();
+                errand.session.tear();
             } else {
                 // The outcome is unknown: the keys leave the cache as if they had been written.
                 self.apply(waiting.effect, &mut written);
                 let line = if waiting.offset < taken { sent } else { unsent };
-                waiting.session.deliver(waiting.sequence, line, true);
+                errand.session.deliver(errand.sequence, line, true);
             }
         }
-        for waiting in &awaiting {
-            waiting.session.flush_delivered(self.worker.now());
+        for errand in awaiting.iter().filter_map(|waiting| waiting.errand.as_ref()) {
+            errand.session.flush_delivered(self.worker.now());
         }
         parked.iter().for_each(|session| session.resume());
     }

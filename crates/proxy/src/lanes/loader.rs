@@ -1,4 +1,4 @@
-//! Loader lanes: one connection per db and process on which everything is fetched that the near-cache stores.
+//! Loader lanes: one connection per node, db and process on which everything is fetched that the near-cache stores.
 //!
 //! Tracking is on, so the upstream pushes the keys that change, in the one stream in which it also answers. Hence the
 //! lease: when a command sent at time *t* is answered, every invalidation for a write executed before it has arrived.
@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ use super::link::{Backoff, LinkError};
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::Output;
-use crate::shared::{Fetched, LoaderState, Message};
+use crate::shared::{Fetched, Message};
+use crate::topology::redirect::Redirect;
+use crate::topology::{LoaderState, Node};
 use crate::worker::Worker;
 
 /// Unwritten bytes past which fetches are turned away: reads go upstream without the cache.
@@ -51,9 +54,10 @@ enum Awaiting {
 
 /// See the module.
 pub(crate) struct LoaderLane {
+    node: Arc<Node>,
     db: u16,
     worker: Rc<Worker>,
-    cache: std::sync::Arc<NearCache>,
+    cache: Arc<NearCache>,
     state: RefCell<State>,
     waker: Cell<Option<Waker>>,
 }
@@ -62,7 +66,7 @@ pub(crate) struct LoaderLane {
 struct State {
     /// The connection is made and tracking is on.
     up: bool,
-    /// The server it leads to, as [`Server::epoch`](super::server::Server::epoch) counts them.
+    /// The server it leads to, as [`Node::server`] counts them.
     server: u64,
     output: Output,
     awaiting: VecDeque<Awaiting>,
@@ -85,9 +89,10 @@ struct State {
 
 impl LoaderLane {
     /// A lane that connects at once, and again whenever it has lost its connection.
-    pub(crate) fn spawn(worker: &Rc<Worker>, db: u16) -> Rc<Self> {
-        let cache = std::sync::Arc::clone(worker.cache().expect("only what is cached is fetched"));
+    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, db: u16) -> Rc<Self> {
+        let cache = Arc::clone(worker.cache().expect("only what is cached is fetched"));
         let lane = Rc::new(LoaderLane {
+            node: Arc::clone(node),
             db,
             worker: Rc::clone(worker),
             cache,
@@ -101,16 +106,18 @@ impl LoaderLane {
     /// Sends a fetch, or has the read go upstream without the cache.
     pub(crate) fn fetch(&self, mut ticket: FillTicket) {
         let mut state = self.state.borrow_mut();
-        let moved = state.server != self.worker.shared().server.epoch();
+        let moved = state.server != self.node.server().epoch();
         if !state.up || moved || state.output.len() > OUTPUT_LIMIT {
             drop(state);
             return abandon(&self.worker, ticket);
         }
         let now = clock::now();
-        if state.awaiting.is_empty() {
-            state.progress = now;
-        }
         let lease = self.lease(&mut state, now);
+        // After the lease was taken: a topology published from here on ends it, one published before is seen here.
+        if !self.serves(ticket.key()) {
+            drop(state);
+            return abandon(&self.worker, ticket);
+        }
         ticket.sent(&lease.lease(), now);
         let unvouched = lease.coherent_until().is_none_or(|until| until <= now);
         if state.beat_key.is_empty() {
@@ -119,7 +126,10 @@ impl LoaderLane {
         let out = state.output.tail();
         encode::command(out, &[b"GET", ticket.key()]);
         encode::command(out, &[b"PTTL", ticket.key()]);
-        self.worker.metrics().upstream_commands.add(2);
+        self.count_commands(2);
+        if state.awaiting.is_empty() {
+            state.progress = now;
+        }
         state.awaiting.push_back(Awaiting::Value(ticket));
         if unvouched && state.beats_in_flight == 0 {
             self.beat(&mut state, now);
@@ -128,10 +138,19 @@ impl LoaderLane {
         self.wake();
     }
 
+    /// Whether the newest topology says that this node serves the key.
+    fn serves(&self, key: &[u8]) -> bool {
+        self.worker.shared().topology.load().owner(key).is_some_and(|owner| owner.id() == self.node.id())
+    }
+
+    fn count_commands(&self, count: u64) {
+        self.node.counters(self.worker.index()).commands.add(count);
+    }
+
     /// The connection's lease; a new one, if a flush has ended the last.
     fn lease<'s>(&self, state: &'s mut State, now: Time) -> &'s LeaseOwner {
         if state.lease.as_ref().is_none_or(LeaseOwner::is_dead) {
-            let lease = self.cache.open_lease();
+            let lease = self.cache.open_lease(self.node.id());
             if let Some(vouched) = state.vouched {
                 // What was vouched for is the connection's stream, which has not been interrupted.
                 lease.renew(vouched, now);
@@ -146,7 +165,7 @@ impl LoaderLane {
     pub(crate) fn check(&self, now: Time) {
         let limit = self.worker.config().upstream_timeout;
         let mut state = self.state.borrow_mut();
-        let error = if state.up && state.server != self.worker.shared().server.epoch() {
+        let error = if !self.is_wanted() || (state.up && state.server != self.node.server().epoch()) {
             LinkError::Closed
         } else if state.up && !state.awaiting.is_empty() && now >= state.progress + limit {
             LinkError::Silent(limit)
@@ -164,10 +183,15 @@ impl LoaderLane {
         }
     }
 
+    /// Its node is there: else nobody fetches from it any more.
+    fn is_wanted(&self) -> bool {
+        self.worker.shared().topology.load().has(&self.node)
+    }
+
     async fn run(self: Rc<Self>) {
         let mut backoff = Backoff::default();
         let mut told = false;
-        loop {
+        while self.is_wanted() {
             let error = match self.connect().await {
                 Ok((socket, server)) => {
                     backoff.reset();
@@ -183,16 +207,20 @@ impl LoaderLane {
                 _ => backoff.next(clock::now()),
             };
             if !std::mem::replace(&mut told, true) {
-                tracing::warn!("nothing is cached for db {} until the upstream allows it: {error}", self.db);
+                let node = self.node.address();
+                tracing::warn!("nothing is cached for {node}, db {}, until the upstream allows it: {error}", self.db);
             }
             tokio::time::sleep(pause).await;
         }
+        self.worker.forget_loader(&self.node, self.db);
+        // Should the node come back, the first read from it has another lane made.
+        self.node.set_loader(self.db, LoaderState::Unused);
     }
 
     async fn connect(&self) -> Result<(Socket, u64), LinkError> {
         let setup = Setup { protocol: Protocol::Resp3, db: self.db, tracking: true, name: "nearside-loader" };
         let Opened { socket, hello, server } =
-            connect::open(self.worker.shared(), setup).await.map_err(|error| match error {
+            connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
                 refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
                 other => LinkError::Protocol(other.to_string()),
@@ -222,7 +250,7 @@ impl LoaderLane {
             state.server = server;
             state.progress = clock::now();
         }
-        self.worker.shared().loaders.set(self.db, LoaderState::Ready);
+        self.node.set_loader(self.db, LoaderState::Ready);
         let mut scanner = ReplyScanner::new();
         let mut beats = tokio::time::interval(self.worker.config().max_staleness / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -286,7 +314,7 @@ impl LoaderLane {
         state.awaiting.push_back(Awaiting::BeatKey);
         state.awaiting.push_back(Awaiting::BeatRole(now));
         state.beats_in_flight += 1;
-        self.worker.metrics().upstream_commands.add(2);
+        self.count_commands(2);
     }
 
     /// One read, and all that is in it.
@@ -366,26 +394,40 @@ impl LoaderLane {
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
             Some(Awaiting::Ttl(ticket, value)) => self.fetched(ticket, &value, integer(reply), now),
-            Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind)?,
+            Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind),
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),
         }
         Ok(())
     }
 
-    /// The server has the key, and lets us read it, or this heartbeat proves nothing. Redirections prove that another server
-    /// has it now.
-    fn beat_key_answered(&self, reply: &[u8], kind: Option<ReplyKind>) -> Result<(), LinkError> {
+    /// The server has the key, and lets us read it, or this heartbeat proves nothing.
+    fn beat_key_answered(&self, reply: &[u8], kind: Option<ReplyKind>) {
+        let refused = kind != Some(ReplyKind::Integer);
         let mut state = self.state.borrow_mut();
-        state.beat_refused = kind != Some(ReplyKind::Integer);
-        if state.beat_refused {
+        state.beat_refused = refused;
+        if refused {
             state.beat_key.clear();
         }
-        if [&b"-MOVED "[..], b"-ASK ", b"-CLUSTERDOWN "].iter().any(|code| reply.starts_with(code)) {
-            let error = String::from_utf8_lossy(reply).trim_end().to_owned();
-            return Err(LinkError::NotCoherent(format!("the upstream redirects: {error}")));
+        drop(state);
+        self.is_redirected(reply);
+    }
+
+    /// Whether the answer to a keyed read says that this node does not serve the key, or not now. If the slot was its own
+    /// until now, it may have lost more: nothing fetched here is served until another heartbeat has been answered well.
+    fn is_redirected(&self, reply: &[u8]) -> bool {
+        let shared = self.worker.shared();
+        if reply.first() != Some(&b'-') || !shared.topology.load().is_cluster() {
+            return false;
         }
-        Ok(())
+        let Some(redirect) = Redirect::parse(reply, self.node.address()) else { return false };
+        shared.topology_doubted.notify_one();
+        if let Redirect::Moved(slot, _) = redirect
+            && shared.lost_slot(&self.node, slot)
+        {
+            self.state.borrow_mut().vouched = None;
+        }
+        true
     }
 
     fn beat_answered(&self, reply: &[u8], sent_at: Time, now: Time) -> Result<(), LinkError> {
@@ -408,8 +450,12 @@ impl LoaderLane {
 
     /// Both halves of a fetch are there.
     fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
-        let answer = answer(value, ttl);
         let key = Bytes::copy_from_slice(ticket.key());
+        if self.is_redirected(value) {
+            let waiters = ticket.complete(Answer::Discard, now);
+            return tell(&self.worker, waiters, key, None);
+        }
+        let answer = answer(value, ttl, self.longest_nil());
         if ttl.is_some() {
             self.state.borrow_mut().beat_key = key.to_vec();
         }
@@ -417,12 +463,23 @@ impl LoaderLane {
         tell(&self.worker, waiters, key, Some(value.clone()));
     }
 
+    /// How long the absence of a key may be remembered. In a cluster the key may be on its way to another node: then it is
+    /// born there, and this one has nothing to invalidate.
+    fn longest_nil(&self) -> Ttl {
+        if !self.worker.shared().topology.load().is_cluster() {
+            return Ttl::Persistent;
+        }
+        let staleness = self.worker.config().max_staleness.as_millis();
+        Ttl::Millis(u64::try_from(staleness).unwrap_or(u64::MAX))
+    }
+
     /// The connection ended. First of all nothing that came by it is served any more.
     fn lost(&self, error: &LinkError) {
-        self.worker.shared().loaders.set(self.db, LoaderState::Away);
+        self.node.set_loader(self.db, LoaderState::Away);
         let state = self.state.take();
         drop(state.lease);
-        self.worker.metrics().upstream_errors.add(1);
+        self.node.counters(self.worker.index()).errors.add(1);
+        self.worker.shared().topology_doubted.notify_one();
         let now = clock::now();
         for awaiting in state.awaiting {
             if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) = awaiting {
@@ -430,7 +487,7 @@ impl LoaderLane {
                 let waiters = ticket.complete(Answer::Discard, now);
                 // After silence the clients have waited long enough; else the read is tried on the forward lane.
                 let reply = matches!(error, LinkError::Silent(_)).then(|| {
-                    let upstream = &self.worker.config().upstream.address;
+                    let upstream = self.node.address();
                     Bytes::from(format!("-UPSTREAM {upstream}: {error}; the read may be repeated\r\n"))
                 });
                 tell(&self.worker, waiters, key, reply);
@@ -478,11 +535,12 @@ fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, key: Bytes, r
     worker.fetched(&Fetched { waiters: here, key, reply });
 }
 
-/// What may be stored of a value and its time to live.
-fn answer(value: &[u8], ttl: Option<i64>) -> Answer<'_> {
+/// What may be stored of a value and its time to live; of a missing key for `nil` at most.
+fn answer(value: &[u8], ttl: Option<i64>, longest_nil: Ttl) -> Answer<'_> {
     let nil = value == b"_\r\n";
     let ttl = match (nil, ttl) {
-        (true, Some(-2)) | (false, Some(-1)) => Ttl::Persistent,
+        (true, Some(-2)) => longest_nil,
+        (false, Some(-1)) => Ttl::Persistent,
         (false, Some(millis @ 1..)) => Ttl::Millis(millis.unsigned_abs()),
         // It is just expiring, or was changed between the two commands, or one of them failed.
         _ => return Answer::Discard,
@@ -519,7 +577,7 @@ mod tests {
     use super::*;
 
     fn stores(value: &[u8], ttl: Option<i64>) -> bool {
-        matches!(answer(value, ttl), Answer::Store { .. })
+        matches!(answer(value, ttl, Ttl::Persistent), Answer::Store { .. })
     }
 
     #[test]

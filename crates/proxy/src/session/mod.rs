@@ -5,10 +5,12 @@
 //!
 //! - `input` holds what has been received and not yet run.
 //! - `replies` keeps the order of what is owed; `order` keeps reads and writes of one key from overtaking each other.
+//! - `lanes` are the ways to the nodes upstream that it has used.
 //! - `state` is what commands see and change.
 //! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
 
 mod input;
+pub(crate) mod lanes;
 pub(crate) mod order;
 pub(crate) mod registry;
 pub(crate) mod replies;
@@ -338,6 +340,11 @@ impl Session {
                 Source::Fetch => state.order.fetch_answered(sequence),
             }
         }
+    }
+
+    /// The command `sequence` was not carried out where it was sent, and is on its way to another node.
+    pub(crate) fn redirected(&self, sequence: u64) {
+        self.state.borrow_mut().order.redirected(sequence);
     }
 
     /// As [`Session::deliver`], for the answer of a fetch; `None`: it brought none, and the read goes upstream.

@@ -18,10 +18,12 @@ enum Claim {
 /// Hashes, not keys: a collision only makes a command wait, or a read bypass the cache.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
-    /// Writes on the forward lane, oldest first; they are answered in this order.
+    /// Writes on forward lanes, oldest first. Those on one lane are answered in this order.
     writes: VecDeque<(u64, Claim)>,
     /// Fetches for this session, in any order.
     fetches: Vec<Fetch>,
+    /// Commands that a node of a cluster has sent elsewhere.
+    redirected: Vec<u64>,
 }
 
 /// A fetch this session waits for.
@@ -63,12 +65,39 @@ impl Order {
         self.fetches.push(Fetch { sequence, key: Self::hash(key), since });
     }
 
-    /// The command was answered by the forward lane, and so was every one sent there before it.
+    /// The command was answered by a forward lane.
     #[inline]
     pub(crate) fn forward_answered(&mut self, sequence: u64) {
-        while self.writes.front().is_some_and(|(first, _)| *first <= sequence) {
+        if self.writes.front().is_some_and(|(first, _)| *first <= sequence) {
+            self.forget_writes(sequence);
+        }
+        if !self.redirected.is_empty() {
+            self.redirected.retain(|redirected| *redirected != sequence);
+        }
+    }
+
+    fn forget_writes(&mut self, sequence: u64) {
+        while self.writes.front().is_some_and(|(first, _)| *first == sequence) {
             self.writes.pop_front();
         }
+        let first = self.writes.partition_point(|(other, _)| *other < sequence);
+        let end = self.writes.partition_point(|(other, _)| *other <= sequence);
+        if first < end {
+            self.writes.drain(first..end);
+        }
+    }
+
+    /// The command was not carried out where it was sent, and is on its way to another node.
+    pub(crate) fn redirected(&mut self, sequence: u64) {
+        if !self.redirected.contains(&sequence) {
+            self.redirected.push(sequence);
+        }
+    }
+
+    /// A command is on its way to another node: what is sent now might overtake it.
+    #[inline]
+    pub(crate) fn any_redirected(&self) -> bool {
+        !self.redirected.is_empty()
     }
 
     /// The fetch was answered.
@@ -114,14 +143,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_is_pending_until_it_or_a_later_forward_is_answered() {
+    fn a_write_is_pending_until_it_is_answered_itself() {
         let mut order = Order::default();
         order.wrote(3, b"k");
+        order.wrote(3, b"l");
+        order.wrote(4, b"m");
         assert!(order.write_pending(b"k") && !order.write_pending(b"other"));
         order.forward_answered(2);
-        assert!(order.write_pending(b"k"));
+        order.forward_answered(5);
+        assert!(order.write_pending(b"k"), "answers of several lanes come in any order");
+        order.forward_answered(4);
+        assert!(order.write_pending(b"k") && order.write_pending(b"l") && !order.write_pending(b"m"));
         order.forward_answered(3);
-        assert!(!order.write_pending(b"k"));
+        assert!(!order.write_pending(b"k") && !order.write_pending(b"l"));
+    }
+
+    #[test]
+    fn a_redirected_command_holds_others_back_until_it_is_answered() {
+        let mut order = Order::default();
+        order.redirected(3);
+        order.redirected(3);
+        order.redirected(4);
+        order.forward_answered(3);
+        assert!(order.any_redirected());
+        order.forward_answered(4);
+        assert!(!order.any_redirected());
     }
 
     #[test]
@@ -131,7 +177,7 @@ mod tests {
             order.wrote(i, format!("k{i}").as_bytes());
         }
         assert!(order.write_pending(b"never written"));
-        order.forward_answered(REMEMBERED as u64);
+        (0..=REMEMBERED as u64).for_each(|i| order.forward_answered(i));
         assert!(!order.write_pending(b"k1"));
     }
 

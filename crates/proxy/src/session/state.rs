@@ -1,6 +1,5 @@
 //! What a session's commands see and change.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,13 +7,14 @@ use nearside_nearcache::Time;
 use nearside_resp::{Limits, Protocol, ProtocolError};
 
 use super::Ending;
+use super::lanes::Lanes;
 use super::order::Order;
 use super::registry::Client;
 use super::replies::Replies;
 use crate::config::OutputLimits;
-use crate::lanes::forward::ForwardLane;
 use crate::metrics::{CutOff, Route};
 use crate::output::Output;
+use crate::topology::Topology;
 use crate::worker::Worker;
 
 /// Changes of a session's memory below this are not reported: most sessions never reach it.
@@ -81,8 +81,10 @@ pub(crate) struct State {
     pub(crate) authenticated: bool,
     pub(crate) limits: Limits,
     pub(crate) reply_mode: ReplyMode,
-    /// The forward lane of the session's db and protocol, once it has used it.
-    pub(crate) lane: Option<Rc<ForwardLane>>,
+    /// The topology that the session goes by; it takes up a newer one when nothing of its own is in flight.
+    pub(crate) topology: Arc<Topology>,
+    /// By the nodes of that, the forward lanes for the session's db and protocol that it has used.
+    pub(crate) lanes: Lanes,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
     pub(crate) now: Time,
     /// The number of the command run last; 0 for one that does not exist.
@@ -123,7 +125,8 @@ impl State {
             authenticated: false,
             limits: Limits::UNAUTHENTICATED,
             reply_mode: ReplyMode::default(),
-            lane: None,
+            topology: Arc::clone(&worker.topology()),
+            lanes: Lanes::default(),
             now: worker.now(),
             last_command: 0,
             waiting: false,
@@ -146,7 +149,7 @@ impl State {
         let config = worker.config();
         self.protocol = Protocol::Resp2;
         self.db = worker.first_db();
-        self.lane = None;
+        self.lanes.clear();
         self.reply_mode = ReplyMode::default();
         self.set_authenticated(config.requirepass.is_none(), config.max_bulk_len);
         self.client.reset();
@@ -178,7 +181,7 @@ impl State {
         if (protocol, db) != (self.protocol, self.db) {
             self.protocol = protocol;
             self.db = db;
-            self.lane = None;
+            self.lanes.clear();
             self.show_connection();
         }
     }
@@ -273,7 +276,7 @@ impl State {
         self.output.clear();
         self.replies = Replies::default();
         self.order = Order::default();
-        self.lane = None;
+        self.lanes.clear();
         self.input_held = 0;
         worker.account_buffers(self.accounted, 0);
         self.accounted = 0;

@@ -1,4 +1,4 @@
-//! Which server is behind the upstream's address.
+//! Which server is behind a node's address.
 //!
 //! A name or a virtual address can come to mean another server while connections to the old one live on: then writes go to
 //! one, and the loader lane would go on to fetch from the other, vouched for and wrong. Every handshake therefore asks for

@@ -1,0 +1,102 @@
+//! Which node a command goes to. Before a standalone server there is one; in a cluster the slot of the keys decides.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::table::{Command, Keys};
+use super::{Call, Flow, refuse};
+use crate::session::Session;
+use crate::session::state::State;
+use crate::topology::Slot;
+
+const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
+/// What a server that is no cluster says. The proxy looks like one to its clients.
+pub(super) const CLUSTER_DISABLED: &str = "ERR This instance has cluster support disabled";
+
+/// Where a command goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The position of the node in the session's topology.
+    pub(super) node: usize,
+    /// The slot of its keys; `None`: any node would do.
+    pub(super) slot: Option<Slot>,
+}
+
+/// Finds the place. The error: what became of the command instead.
+#[inline]
+pub(super) fn of(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
+    if !state.topology.is_cluster() {
+        return Ok(Place { node: 0, slot: None });
+    }
+    in_cluster(session, state, call, command)
+}
+
+fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
+    if state.order.any_redirected() || !is_up_to_date(session, state) {
+        return Err(Flow::Wait);
+    }
+    let Ok(slot) = slot(call, command) else { return Err(refuse(state, CROSSSLOT)) };
+    let node = match slot {
+        Some(slot) => state.topology.position(slot),
+        None => any(session, state),
+    };
+    match node {
+        Some(node) => Ok(Place { node, slot }),
+        None => Err(refuse(state, not_served(session))),
+    }
+}
+
+/// Commands of one session that are in flight keep to one topology; a newer one is taken up when there are none.
+#[inline]
+fn is_up_to_date(session: &Rc<Session>, state: &mut State) -> bool {
+    let newest = session.worker().topology();
+    if newest.version() == state.topology.version() {
+        return true;
+    }
+    if state.replies.open() > 0 {
+        return false;
+    }
+    state.topology = Arc::clone(&newest);
+    state.lanes.clear();
+    true
+}
+
+/// The keys are of several slots.
+struct CrossSlot;
+
+/// The slot of the command's keys, if it has any. A request that the server will refuse for its form goes anywhere.
+#[inline]
+fn slot(call: &Call<'_>, command: &Command) -> Result<Option<Slot>, CrossSlot> {
+    let (mut slot, mut crosses) = (None, false);
+    let keys = command.keys(&call.request, &mut |key, _| {
+        let this = Slot::of(key);
+        crosses |= slot.is_some_and(|slot| slot != this);
+        slot = Some(this);
+    });
+    if keys == Keys::Malformed || !command.arity_ok(call.request.len()) {
+        return Ok(None);
+    }
+    if crosses { Err(CrossSlot) } else { Ok(slot) }
+}
+
+/// Some node, the same for all commands of a session.
+fn any(session: &Rc<Session>, state: &mut State) -> Option<usize> {
+    let count = state.topology.nodes().len();
+    (count > 0).then(|| state.lanes.any(session.id(), count))
+}
+
+/// Why a slot has no place, as far as is known.
+pub(super) fn not_served(session: &Rc<Session>) -> &'static str {
+    let shared = session.worker().shared();
+    shared.topology_doubted.notify_one();
+    if shared.topology.load().nodes().is_empty() {
+        return "UPSTREAM no node of the cluster has said yet who serves what; the command was not sent";
+    }
+    NOT_SERVED
+}
+
+/// A command that concerns every primary: the answer of one would be wrong.
+pub(super) fn every_node(state: &mut State, name: &str) -> Flow {
+    refuse(state, format!("ERR {name} concerns every node of the cluster: not supported by this version of Nearside"))
+}
