@@ -8,10 +8,11 @@
 //! preload      the keys that the tape asks for, put there first; a cache, filled first
 //! closed_loop  connections that ask, wait for every answer, and ask again
 //! cpu          nanoseconds of CPU a process or this thread has used; cores to run on
-//! server       a Redis or a Nearside, started on a core of its own, ended on drop
+//! server       a Redis or a Nearside, started on a core of its own, ended on drop; `cluster` has three of them
 //! ```
 
 pub mod closed_loop;
+pub mod cluster;
 pub mod cpu;
 pub mod preload;
 pub mod server;

@@ -37,10 +37,20 @@ impl Server {
         })
     }
 
-    /// Starts `program`, a Nearside of one worker before `upstream`, on `core`. Its cache is `cache_size`: a size or `off`.
-    pub fn nearside(program: &Path, core: usize, upstream: SocketAddr, cache_size: &str) -> anyhow::Result<Self> {
+    /// Starts `program`, a redis-server, as a node of a cluster that knows no other yet.
+    pub(crate) fn cluster_node(program: &Path, core: usize) -> anyhow::Result<Self> {
+        let bus = free_address()?.port().to_string();
         Self::start(program, core, |address, command| {
-            command.args(["--listen", &address.to_string(), "--upstream", &format!("redis://{upstream}")]);
+            command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
+            command.args(["--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", &bus]);
+        })
+    }
+
+    /// Starts `program`, a Nearside of one worker before `upstream` (a URL), on `core`. Its cache is `cache_size`: a size or
+    /// `off`.
+    pub fn nearside(program: &Path, core: usize, upstream: &str, cache_size: &str) -> anyhow::Result<Self> {
+        Self::start(program, core, |address, command| {
+            command.args(["--listen", &address.to_string(), "--upstream", upstream]);
             command.args(["--workers", "1", "--cache-size", cache_size, "--admin", "off"]);
         })
     }
@@ -77,7 +87,7 @@ impl Server {
     }
 
     /// Sends one command on a connection of its own and gives the first line of the reply, and whatever came with it.
-    fn ask(&self, command: &[u8]) -> io::Result<Vec<u8>> {
+    pub(crate) fn ask(&self, command: &[u8]) -> io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&self.address, ANSWER_TIMEOUT)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.write_all(command)?;
