@@ -8,6 +8,7 @@ SECONDS ?= 60
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_DIR := $(TARGET_DIR)/fuzz
+NODE_MODULES := tests/clients/node/node_modules
 # What libFuzzer steers by, from the stable compiler: no nightly, no cargo-fuzz.
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -15,7 +16,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Where rustup puts cargo, which may have been installed by the line before.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help run build test interleavings lint bench-quick bench-micro fuzz clean
+.PHONY: help run build test test-clients interleavings lint bench-quick bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,11 +28,20 @@ build: ## the release build: target/release/nearside
 	@.ci/need cargo cc
 	cargo build --release -p nearside
 
+# Until redis-cluster:// upstreams are there: without this line client libraries meet a standalone and a cluster behind it.
+test test-clients: export NEARSIDE_TEST_UPSTREAM ?= standalone
+
 test: .venv/installed ## every test: unit, property, whole program, interleavings, client libraries
 	@.ci/need cargo cc redis-server
 	cargo test --no-fail-fast
 	@$(MAKE) --no-print-directory interleavings
-	.venv/bin/python -m pytest tests/clients/python
+	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
+
+test-clients: .venv/installed $(NODE_MODULES)/.package-lock.json ## client libraries with their default settings: redis-py, go-redis, ioredis, node-redis
+	@.ci/need cargo cc redis-server go
+	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
+	tests/clients/with-upstream go -C tests/clients/go test -count=1 ./...
+	tests/clients/with-upstream npm --prefix tests/clients/node test
 
 interleavings: ## the near-cache's races, explored from seeds that replay
 	@.ci/need cargo cc
@@ -65,10 +75,16 @@ fuzz: ## the codec before any bytes, by coverage: TARGET=request_decode or reply
 
 clean: ## remove what was built and installed here
 	cargo clean
-	rm -rf .venv
+	rm -rf .venv $(NODE_MODULES)
 
 .venv/installed: tests/clients/python/requirements.txt
 	@.ci/need python
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# What npm writes last.
+$(NODE_MODULES)/.package-lock.json: tests/clients/node/package.json tests/clients/node/package-lock.json
+	@.ci/need node
+	npm --prefix tests/clients/node ci --loglevel=error
 	@touch $@

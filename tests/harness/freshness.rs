@@ -9,15 +9,20 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, words};
+use crate::client::Client;
+use crate::cluster::{RedisCluster, spread_keys};
+use crate::cluster_client::ClusterClient;
 use crate::socket::Address;
 
-const KEYS: usize = 4;
+/// As many before a cluster: more than it has nodes.
+const KEYS: u16 = 4;
 const READERS: usize = 3;
 /// Writes come in bursts, so that some meet a fetch of their key under way; between bursts reads can be hits.
 const BURST: usize = 15;
 const BURST_PAUSE: Duration = Duration::from_millis(20);
 const READ_PAUSE: Duration = Duration::from_micros(300);
+/// A node of a cluster that does not answer for so long must not keep the writer from the others' keys.
+const NODE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A writer beside the proxy and readers through it, until [`Freshness::finish`].
 #[derive(Debug)]
@@ -28,8 +33,7 @@ pub struct Freshness {
 
 #[derive(Debug)]
 struct Shared {
-    /// Of all keys, so that two runs before one server do not meet.
-    prefix: String,
+    keys: Vec<String>,
     max_staleness: Duration,
     stop: AtomicBool,
     reads: AtomicUsize,
@@ -42,7 +46,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct StaleRead {
     /// Which key.
-    pub key: usize,
+    pub key: String,
     /// The version that was read.
     pub read: usize,
     /// The oldest that was allowed.
@@ -55,18 +59,36 @@ impl Freshness {
     /// Starts to write at `server` and to read through `proxy`, which runs with this `max_staleness`.
     #[must_use]
     pub fn start(server: &Address, proxy: &Address, max_staleness: Duration) -> Self {
-        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let keys = (0..KEYS).map(|key| format!("{}:{key}", name())).collect();
+        // One server is a cluster that never sends its client elsewhere.
+        let writer = ClusterClient::connect(std::slice::from_ref(server)).with_node_timeout(Client::PATIENCE);
+        Self::on_keys(keys, writer, proxy, max_staleness)
+    }
+
+    /// The same before a cluster, on keys of every part of the slots.
+    #[must_use]
+    pub fn start_on_cluster(cluster: &RedisCluster, proxy: &Address, max_staleness: Duration) -> Self {
+        let writer = cluster.client().with_node_timeout(NODE_TIMEOUT);
+        Self::on_keys(spread_keys(KEYS, &name()), writer, proxy, max_staleness)
+    }
+
+    /// The same with these keys, nobody else's, and this writer.
+    ///
+    /// A failover loses acknowledged writes, and what is read after it looks stale: unless the writer is one
+    /// [with writes on replicas](ClusterClient::with_writes_on_replicas).
+    #[must_use]
+    pub fn on_keys(keys: Vec<String>, mut writer: ClusterClient, proxy: &Address, max_staleness: Duration) -> Self {
         let shared = Arc::new(Shared {
-            prefix: format!("versioned:{}", RUNS.fetch_add(1, Ordering::Relaxed)),
             max_staleness,
             stop: AtomicBool::new(false),
             reads: AtomicUsize::new(0),
-            acknowledged: (0..KEYS).map(|_| Mutex::default()).collect(),
+            acknowledged: keys.iter().map(|_| Mutex::default()).collect(),
             stale: Mutex::default(),
+            keys,
         });
         let mut threads = Vec::new();
-        let (writing, server) = (Arc::clone(&shared), server.clone());
-        threads.push(std::thread::spawn(move || writing.write(&server)));
+        let writing = Arc::clone(&shared);
+        threads.push(std::thread::spawn(move || writing.write(&mut writer)));
         for _ in 0..READERS {
             let (reading, mut client) = (Arc::clone(&shared), Client::connect(proxy));
             threads.push(std::thread::spawn(move || reading.read(&mut client)));
@@ -91,30 +113,33 @@ impl Freshness {
     }
 }
 
+/// Of a run's keys, so that two runs before one server do not meet.
+fn name() -> String {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    format!("versioned:{}", RUNS.fetch_add(1, Ordering::Relaxed))
+}
+
 impl Shared {
-    fn write(&self, server: &Address) {
-        let mut client = None;
-        let mut version = 0;
-        while !self.stop.load(Ordering::Relaxed) {
-            if version % BURST == 0 {
+    fn write(&self, writer: &mut ClusterClient) {
+        let mut versions = vec![0; self.keys.len()];
+        for round in 0_usize.. {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if round.is_multiple_of(BURST) {
                 std::thread::sleep(BURST_PAUSE);
             }
-            let key = version % KEYS;
-            let next = version / KEYS + 1;
+            let key = round % self.keys.len();
+            let next = versions[key] + 1;
             // While the server is down there is nothing to write; a version whose write failed is written again.
-            let Some(connected) = client.take().or_else(|| Client::try_connect(server).ok()) else {
+            let reply = writer.try_command(&["SET", &self.keys[key], &next.to_string()]);
+            if reply.is_ok_and(|reply| reply == "+OK\r\n") {
+                self.acknowledged[key].lock().expect("no thread panics with the lock").push(Instant::now());
+                versions[key] = next;
+            } else {
                 std::thread::sleep(BURST_PAUSE);
-                continue;
-            };
-            client = self.write_version(connected, key, next).inspect(|_| version += 1);
+            }
         }
-    }
-
-    fn write_version(&self, mut client: Client, key: usize, version: usize) -> Option<Client> {
-        client.try_send(&words(&format!("SET {}:{key} {version}", self.prefix))).ok()?;
-        (client.try_reply().ok()? == "+OK\r\n").then_some(())?;
-        self.acknowledged[key].lock().expect("no thread panics with the lock").push(Instant::now());
-        Some(client)
     }
 
     fn read(&self, client: &mut Client) {
@@ -123,9 +148,9 @@ impl Shared {
                 return;
             }
             std::thread::sleep(READ_PAUSE);
-            let key = round % KEYS;
+            let key = round % self.keys.len();
             let sent_at = Instant::now();
-            let reply = client.call(&format!("GET {}:{key}", self.prefix));
+            let reply = client.command(&["GET", &self.keys[key]]);
             let version =
                 reply.bulk().and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| digits.parse().ok());
             if let Some(version) = version.or_else(|| (reply == "$-1\r\n").then_some(0)) {
@@ -140,7 +165,12 @@ impl Shared {
         let expected = acknowledged.partition_point(|&at| at + self.max_staleness < sent_at);
         if read < expected {
             let age = sent_at.duration_since(acknowledged[read]);
-            self.stale.lock().expect("no thread panics with the lock").push(StaleRead { key, read, expected, age });
+            self.stale.lock().expect("no thread panics with the lock").push(StaleRead {
+                key: self.keys[key].clone(),
+                read,
+                expected,
+                age,
+            });
         }
     }
 }

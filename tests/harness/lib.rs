@@ -7,6 +7,9 @@
 //! calibrates the tests: whatever still fails is a wrong test, not a wrong proxy.
 
 mod client;
+mod cluster;
+mod cluster_client;
+mod direct;
 mod freshness;
 pub mod generator;
 mod load;
@@ -22,6 +25,9 @@ mod world;
 mod wrong_proxy;
 
 pub use client::{Client, request, words};
+pub use cluster::{Failover, Migration, RedisCluster, SLOTS, key_in_slot, key_slot, spread_keys};
+pub use cluster_client::ClusterClient;
+pub use direct::Direct;
 pub use freshness::{Freshness, StaleRead};
 pub use load::{Fault, Load, Report};
 pub use nearside::{Metrics, Nearside, calibrating, nearside_command};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::cluster::RedisCluster;
 use crate::patience::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
@@ -84,6 +85,17 @@ impl Nearside {
     /// Starts one before the server at `upstream`, which need not be there.
     #[must_use]
     pub fn upstream(upstream: &Address, args: &[&str]) -> Self {
+        Self::at(&upstream.url(), upstream, args)
+    }
+
+    /// Starts one before a cluster, with all its nodes as seeds. A test of that returns early when calibrating: no node
+    /// answers for all.
+    #[must_use]
+    pub fn before_cluster(cluster: &RedisCluster, args: &[&str]) -> Self {
+        Self::at(&cluster.url(), &cluster.addresses()[0], args)
+    }
+
+    fn at(url: &str, upstream: &Address, args: &[&str]) -> Self {
         if is_direct() {
             return Self { address: upstream.clone(), program: None };
         }
@@ -91,7 +103,7 @@ impl Nearside {
         let folder = tempfile::Builder::new().prefix("nearside-").tempdir().expect("a temporary folder");
         let mut command = nearside_command();
         command.args(["--listen", &format!("127.0.0.1:{listen}"), "--admin", &format!("127.0.0.1:{admin}")]);
-        command.args(["--upstream", &upstream.url()]).args(args).current_dir(folder.path());
+        command.args(["--upstream", url]).args(args).current_dir(folder.path());
         let process = Process::spawn(command, &folder.path().join("log"));
         let mut nearside = Self { address: Address::local(listen), program: Some(Program { process, admin, folder }) };
         nearside.wait_until_it_listens();

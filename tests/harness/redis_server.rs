@@ -20,10 +20,14 @@ pub struct RedisServer {
     process: Process,
     folder: TempDir,
     port: u16,
+    /// Where the nodes of its cluster reach it; none for a server of its own.
+    bus_port: Option<u16>,
     args: Vec<String>,
 }
 
 const START_LIMIT: Duration = Duration::from_secs(15);
+/// What is in the folder besides data. All the rest goes by whatever name the arguments give it.
+const NO_DATA: &[&str] = &["nodes.conf", "log", "socket"];
 
 impl RedisServer {
     /// Starts one with defaults: nothing saved, no password.
@@ -35,17 +39,27 @@ impl RedisServer {
     /// Starts one with more arguments, as `redis-server` takes them.
     #[must_use]
     pub fn with(args: &[&str]) -> Self {
-        loop {
-            let folder = tempfile::Builder::new().prefix("nearside-redis-").tempdir().expect("a temporary folder");
-            let args = args.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let port = free_port();
-            let process = Process::spawn(command(port, &folder, &args), &folder.path().join("log"));
-            let mut server = Self { process, folder, port, args };
-            // Else somebody took the port between our look and the server's bind.
-            if server.wait_until_ready() {
-                return server;
-            }
-        }
+        // Else somebody took the port between our look and the server's bind.
+        std::iter::repeat_with(|| Self::try_start(None, args)).flatten().next().expect("an endless supply of ports")
+    }
+
+    /// Starts one that can be a node of a cluster: as yet alone in one of its own, with no slots.
+    #[must_use]
+    pub fn cluster_node(args: &[&str]) -> Self {
+        let start = || Self::try_start(Some(free_port()), args);
+        std::iter::repeat_with(start).flatten().next().expect("an endless supply of ports")
+    }
+
+    /// `None` when a port was taken.
+    fn try_start(bus_port: Option<u16>, args: &[&str]) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("nearside-redis-").tempdir().expect("a temporary folder");
+        let port = free_port();
+        // Arguments given last win.
+        let mut all = bus_port.map(cluster_args).unwrap_or_default();
+        all.extend(args.iter().map(ToString::to_string));
+        let process = Process::spawn(command(port, &folder, &all), &folder.path().join("log"));
+        let mut server = Self { process, folder, port, bus_port, args: all };
+        server.wait_until_ready().then_some(server)
     }
 
     /// False when it ended because its port was taken.
@@ -73,6 +87,15 @@ impl RedisServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of its cluster bus, for `CLUSTER MEET`.
+    ///
+    /// # Panics
+    /// When it is no cluster's node.
+    #[must_use]
+    pub fn bus_port(&self) -> u16 {
+        self.bus_port.expect("a node of a cluster has a bus")
     }
 
     /// Where it listens by Unix socket.
@@ -124,6 +147,33 @@ impl RedisServer {
         self.process = Process::spawn(command(self.port, &self.folder, &self.args), &self.folder.path().join("log"));
         assert!(self.wait_until_ready(), "somebody else took the server's port while it was down");
     }
+
+    /// Removes what it has saved; for a server that is down. A cluster's node still knows who it is, and of whom.
+    pub fn forget_data(&self) {
+        for entry in std::fs::read_dir(self.folder.path()).expect("the server's folder is ours") {
+            let path = entry.expect("the server's folder is ours").path();
+            let is_data = path.file_name().is_some_and(|name| !NO_DATA.iter().any(|kept| name == *kept));
+            if is_data && path.is_dir() {
+                std::fs::remove_dir_all(&path).expect("the server's folder is ours");
+            } else if is_data {
+                std::fs::remove_file(&path).expect("the server's folder is ours");
+            }
+        }
+    }
+}
+
+fn cluster_args(bus_port: u16) -> Vec<String> {
+    let args = [
+        "--cluster-enabled yes --cluster-config-file nodes.conf",
+        // A node that does not answer for so long has failed: short, as tests wait for it.
+        "--cluster-node-timeout 1000",
+        // Else replicas wander between primaries, and a primary that gives away its last slot becomes a replica.
+        "--cluster-allow-replica-migration no",
+        // A replica's first copy begins at once, and not after five seconds in which others might join.
+        "--repl-diskless-sync-delay 0",
+    ];
+    let words = args.iter().flat_map(|line| line.split(' ')).map(ToString::to_string);
+    words.chain(["--cluster-port".to_owned(), bus_port.to_string()]).collect()
 }
 
 fn command(port: u16, folder: &TempDir, args: &[String]) -> Command {

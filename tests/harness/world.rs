@@ -1,9 +1,13 @@
 //! The same requests to two servers in the same order: every reply must be the same bytes.
+//!
+//! Or to two clusters: then the one that is asked directly is asked one command at a time, by a client that follows its
+//! redirections, as only that keeps the order between nodes.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::{fmt, io};
 
-use crate::client::{Client, request};
+use crate::client::Client;
+use crate::cluster_client::ClusterClient;
 use crate::generator::{Compare, Generated};
 use crate::reply::Reply;
 use crate::socket::Address;
@@ -22,8 +26,15 @@ pub struct Worlds {
 
 #[derive(Debug)]
 struct Pair {
-    direct: Client,
+    direct: Control,
     proxied: Client,
+}
+
+/// What the program is held against.
+#[derive(Debug)]
+enum Control {
+    Server(Client),
+    Cluster(ClusterClient),
 }
 
 /// A reply that was not the same.
@@ -44,13 +55,32 @@ impl Worlds {
     /// Opens `connections` pairs; every second one speaks RESP3.
     #[must_use]
     pub fn connect(direct: &Address, proxied: &Address, connections: usize, seed: u64) -> Self {
+        let control = |resp3| {
+            let mut client = Client::connect(direct);
+            if resp3 {
+                speak_resp3(&mut client);
+            }
+            Control::Server(client)
+        };
+        Self::new(control, proxied, connections, seed)
+    }
+
+    /// The same with a cluster to be held against, that of these nodes.
+    #[must_use]
+    pub fn connect_to_cluster(direct: &[Address], proxied: &Address, connections: usize, seed: u64) -> Self {
+        let control = |resp3| {
+            let client = ClusterClient::connect(direct);
+            Control::Cluster(if resp3 { client.with_resp3() } else { client })
+        };
+        Self::new(control, proxied, connections, seed)
+    }
+
+    fn new(control: impl Fn(bool) -> Control, proxied: &Address, connections: usize, seed: u64) -> Self {
         let pairs = (0..connections).map(|number| {
-            let mut pair = Pair { direct: Client::connect(direct), proxied: Client::connect(proxied) };
-            if number % 2 == 1 {
-                // Not compared: it tells the connection's id.
-                for client in [&mut pair.direct, &mut pair.proxied] {
-                    assert!(client.call("HELLO 3").starts_with(b"%"), "RESP3 is spoken");
-                }
+            let resp3 = number % 2 == 1;
+            let mut pair = Pair { direct: control(resp3), proxied: Client::connect(proxied) };
+            if resp3 {
+                speak_resp3(&mut pair.proxied);
             }
             pair
         });
@@ -83,9 +113,9 @@ impl Worlds {
     pub fn pipeline(&mut self, number: usize, commands: &[Generated]) -> Result<(), Box<Difference>> {
         self.pipelines += 1;
         let marker = format!("end of pipeline {}", self.pipelines);
-        let mut bytes = commands.iter().flat_map(Generated::encode).collect::<Vec<_>>();
-        bytes.extend(request(&["CLIENT", "REPLY", "ON"]));
-        bytes.extend(request(&["ECHO", &marker]));
+        let end = [Generated::plain("CLIENT REPLY ON"), Generated::of(&["ECHO", &marker])];
+        let sent = || commands.iter().chain(&end);
+        let bytes = sent().flat_map(Generated::encode).collect::<Vec<_>>();
         for command in commands {
             self.history.push_back(format!("{number}: {command}"));
         }
@@ -93,11 +123,16 @@ impl Worlds {
 
         let pieces = self.cut(&bytes);
         let pair = &mut self.pairs[number];
-        pair.direct.send(&bytes);
         for piece in pieces {
             pair.proxied.send(&bytes[piece]);
         }
-        let direct = replies_until(&mut pair.direct, &marker);
+        let direct = match &mut pair.direct {
+            Control::Server(client) => {
+                client.send(&bytes);
+                replies_until(client, &marker)
+            }
+            Control::Cluster(client) => sent().map(|command| told(client.try_command(&command.args))).collect(),
+        };
         let proxied = replies_until(&mut pair.proxied, &marker);
         self.compare(commands, &direct, &proxied)
     }
@@ -135,19 +170,22 @@ impl Worlds {
     }
 }
 
+fn speak_resp3(client: &mut Client) {
+    // Not compared: it tells the connection's id.
+    assert!(client.call("HELLO 3").starts_with(b"%"), "RESP3 is spoken");
+}
+
+fn told(reply: io::Result<Reply>) -> Reply {
+    reply.unwrap_or_else(|error| Reply(format!("(no reply: {error})").into_bytes()))
+}
+
 /// Up to the marker; or up to where replies end, with why.
 fn replies_until(client: &mut Client, marker: &str) -> Vec<Reply> {
     let mut replies = Vec::new();
     loop {
-        let reply = match client.try_reply() {
-            Ok(reply) => reply,
-            Err(error) => {
-                replies.push(Reply(format!("(no reply: {error})").into_bytes()));
-                return replies;
-            }
-        };
-        let is_last = reply.bulk() == Some(marker.as_bytes());
-        replies.push(reply);
+        let reply = client.try_reply();
+        let is_last = reply.as_ref().map_or(true, |reply| reply.bulk() == Some(marker.as_bytes()));
+        replies.push(told(reply));
         if is_last {
             return replies;
         }

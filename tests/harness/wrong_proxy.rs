@@ -1,12 +1,15 @@
 //! A proxy that is wrong on purpose, in one way at a time: what the checks of faults are themselves checked with.
 
 use std::collections::HashMap;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use crate::client::words;
+use crate::cluster::RedisCluster;
+use crate::cluster_client::ClusterClient;
 use crate::reply::Reply;
-use crate::socket::{Address, Socket};
+use crate::socket::Address;
 
 /// The ways to be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,15 +47,23 @@ impl WrongProxy {
     /// Starts one. Its threads end with their connections.
     #[must_use]
     pub fn before(redis: &Address, wrong: Wrong) -> Self {
+        Self::before_all(vec![redis.clone()], wrong)
+    }
+
+    /// Starts one before a cluster.
+    #[must_use]
+    pub fn before_cluster(cluster: &RedisCluster, wrong: Wrong) -> Self {
+        Self::before_all(cluster.addresses(), wrong)
+    }
+
+    fn before_all(seeds: Vec<Address>, wrong: Wrong) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("a bound socket has an address").port();
-        let redis = redis.clone();
         let cache = Cache::default();
         std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
-                let Ok(server) = redis.connect() else { continue };
-                let cache = Arc::clone(&cache);
-                std::thread::spawn(move || Connection::serve(&client, server, wrong, cache));
+                let (seeds, cache) = (seeds.clone(), Arc::clone(&cache));
+                std::thread::spawn(move || Connection::serve(&client, seeds, wrong, cache));
             }
         });
         Self { address: Address::local(port) }
@@ -66,7 +77,8 @@ impl WrongProxy {
 }
 
 struct Connection {
-    server: BufReader<Socket>,
+    seeds: Vec<Address>,
+    server: ClusterClient,
     wrong: Wrong,
     cache: Cache,
     seen: usize,
@@ -75,13 +87,13 @@ struct Connection {
 }
 
 impl Connection {
-    fn serve(client: &TcpStream, server: Socket, wrong: Wrong, cache: Cache) -> Option<()> {
+    fn serve(client: &TcpStream, seeds: Vec<Address>, wrong: Wrong, cache: Cache) -> Option<()> {
         client.set_nodelay(true).ok()?;
         let mut requests = BufReader::new(client);
-        let mut connection = Self { server: BufReader::new(server), wrong, cache, seen: 0, held: None };
+        let server = ClusterClient::connect(&seeds);
+        let mut connection = Self { seeds, server, wrong, cache, seen: 0, held: None };
         loop {
-            // A request is an array of bulk strings, and so reads like a reply.
-            let request = Reply::read(&mut requests).ok()?;
+            let request = read_request(&mut requests).ok()?;
             connection.seen += 1;
             for reply in connection.answer(&request).ok()? {
                 (&mut &*client).write_all(&reply).ok()?;
@@ -125,7 +137,24 @@ impl Connection {
     }
 
     fn ask(&mut self, request: &Reply) -> io::Result<Vec<u8>> {
-        self.server.get_mut().write_all(request)?;
-        Ok(Reply::read(&mut self.server)?.0)
+        let args = request.elements().iter().map(|arg| arg.bulk().unwrap_or_default().to_vec()).collect::<Vec<_>>();
+        if args[0] == b"HELLO" && args.get(1).is_some_and(|version| version == b"3") {
+            // Every node has to be told.
+            self.server = ClusterClient::connect(&self.seeds).with_resp3();
+        }
+        let reply = self.server.try_command(&args);
+        Ok(reply.map_or_else(|error| format!("-UPSTREAM {error}\r\n").into_bytes(), |reply| reply.0))
+    }
+}
+
+/// An array of bulk strings, which reads like a reply, or an inline command of plain words, made one.
+fn read_request(requests: &mut impl BufRead) -> io::Result<Reply> {
+    if requests.fill_buf()?.first() == Some(&b'*') {
+        return Reply::read(requests);
+    }
+    let mut line = String::new();
+    match requests.read_line(&mut line)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Reply(words(&line))),
     }
 }

@@ -1,84 +1,74 @@
-"""A real Redis and a Nearside before it, built from the sources at hand."""
+"""What tests/clients/with-upstream tells of the servers that it started."""
 
-import json
 import os
-import pathlib
+import re
 import socket
-import subprocess
-import tempfile
-import time
+import urllib.request
 
 import pytest
-
-ROOT = pathlib.Path(__file__).resolve().parents[3]
-START_LIMIT_S = 15
+import redis
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_listening(process, port):
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, f"{process.args} ended with {process.returncode}"
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.01)
-    raise AssertionError(f"{process.args} does not listen on {port}")
-
-
-def start(args, port, folder):
-    """Runs `args` until the test session ends; nothing of it is left then."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("NEARSIDE_")}
-    with open(pathlib.Path(folder) / "log", "ab") as log:
-        process = subprocess.Popen(args, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        wait_until_listening(process, port)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
+def pytest_configure():
+    if "NEARSIDE_ADDRESS" not in os.environ:
+        raise pytest.UsageError("run it so: tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python")
 
 
 @pytest.fixture(scope="session")
-def redis_port():
-    """The port of a Redis of this session's own."""
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="nearside-redis-") as folder:
-        args = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        yield from start(args, port, folder)
+def port():
+    """Where clients connect on 127.0.0.1: Nearside, or to calibrate the tests the Redis itself."""
+    return int(os.environ["NEARSIDE_ADDRESS"].rpartition(":")[2])
 
 
 @pytest.fixture(scope="session")
-def nearside_binary():
-    """The program, built now: one that lay about could be a stale one."""
-    command = ["cargo", "build", "--package", "nearside", "--bin", "nearside", "--message-format", "json"]
-    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
-    messages = [json.loads(line) for line in built.stdout.splitlines() if line.startswith(b"{")]
-    return [message["executable"] for message in messages if message.get("executable")][-1]
+def upstream_ports():
+    return [int(port) for port in os.environ["NEARSIDE_TEST_UPSTREAM_PORTS"].split()]
 
 
 @pytest.fixture(scope="session")
-def port(request, redis_port):
-    """Where clients connect: Nearside, or with NEARSIDE_TEST_DIRECT=1 the Redis itself, to calibrate the tests."""
-    if os.environ.get("NEARSIDE_TEST_DIRECT") == "1":
-        yield redis_port
-        return
-    binary = request.getfixturevalue("nearside_binary")
-    listen = free_port()
-    with tempfile.TemporaryDirectory(prefix="nearside-") as folder:
-        args = [binary, "--listen", f"127.0.0.1:{listen}", "--admin", "off", "--upstream", f"redis://127.0.0.1:{redis_port}"]
-        yield from start(args, listen, folder)
+def has_nearside():
+    """False when clients reach the Redis itself."""
+    return "NEARSIDE_ADMIN" in os.environ
+
+
+@pytest.fixture
+def standalone_only():
+    if os.environ["NEARSIDE_TEST_UPSTREAM"] != "standalone":
+        pytest.skip("a cluster has no databases but 0")
+
+
+@pytest.fixture
+def cache_hits(has_nearside):
+    """Tells how many reads the cache has answered so far."""
+    if not has_nearside:
+        pytest.skip("no cache without Nearside")
+
+    def count():
+        with urllib.request.urlopen(f"http://{os.environ['NEARSIDE_ADMIN']}/metrics", timeout=15) as reply:
+            text = reply.read().decode()
+        return sum(float(hits) for hits in re.findall(r"^nearside_cache_hits_total(?:\{.*\})? (\S+)$", text, re.MULTILINE))
+
+    return count
+
+
+@pytest.fixture
+def kill_upstream_connections(upstream_ports):
+    """Has the Redis servers close every connection but the one that asks for it."""
+
+    def kill():
+        killed = 0
+        for port in upstream_ports:
+            with redis.Redis(port=port) as server:
+                killed += sum(server.client_kill_filter(_type=kind, skipme=True) for kind in ("normal", "pubsub"))
+        assert killed > 0
+
+    return kill
 
 
 @pytest.fixture(autouse=True)
-def empty(redis_port):
+def empty(upstream_ports):
     """Each test begins with no keys."""
-    with socket.create_connection(("127.0.0.1", redis_port)) as connection:
-        connection.sendall(b"FLUSHALL\r\n")
-        assert connection.recv(64) == b"+OK\r\n"
+    for port in upstream_ports:
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(64) == b"+OK\r\n"

@@ -11,7 +11,7 @@ use std::fmt;
 
 use crate::client::request;
 use crate::reply::Reply;
-use templates::{PER_KEY, REPLY_MODES, WHOLE_KEYSPACE};
+use templates::{LEFT_OUT_ON_CLUSTER, PER_KEY, REPLY_MODES, SPLIT_ON_CLUSTER, WHOLE_KEYSPACE};
 use values::Values;
 
 /// How two replies to the same command are compared.
@@ -42,6 +42,9 @@ pub enum Keyspace {
     Shared,
     /// Only keys with this prefix, and no command on more: for connections that run at once.
     Own(String),
+    /// The same for a cluster: the keys of a command have one hash tag, which begins with this prefix, and so one slot.
+    /// Now and then they have several: then every node says CROSSSLOT.
+    Tagged(String),
 }
 
 /// An endless supply of commands.
@@ -49,6 +52,8 @@ pub enum Keyspace {
 pub struct Generator {
     random: fastrand::Rng,
     keyspace: Keyspace,
+    /// What the keyspace always allows.
+    templates: Vec<&'static str>,
 }
 
 /// One command in so many is made wrong.
@@ -56,6 +61,9 @@ const WRONG_ONE_IN: usize = 25;
 const INLINE_ONE_IN: usize = 12;
 const WHOLE_KEYSPACE_ONE_IN: usize = 60;
 const REPLY_MODES_ONE_IN: usize = 20;
+const CROSSING_SLOTS_ONE_IN: usize = 30;
+/// Enough for every node to have some, and few enough for commands to meet each other's keys.
+const TAGS: usize = 12;
 /// Bytes of an argument that a report shows.
 const PRINTED: usize = 60;
 const LARGEST_PIPELINE: usize = 80;
@@ -64,7 +72,11 @@ impl Generator {
     /// A generator of the sequence that belongs to `seed`.
     #[must_use]
     pub fn new(seed: u64, keyspace: Keyspace) -> Self {
-        Self { random: fastrand::Rng::with_seed(seed), keyspace }
+        let templates = match keyspace {
+            Keyspace::Tagged(_) => all_templates().filter(|template| is_for_cluster(template)).collect(),
+            Keyspace::Shared | Keyspace::Own(_) => PER_KEY.to_vec(),
+        };
+        Self { random: fastrand::Rng::with_seed(seed), keyspace, templates }
     }
 
     /// The commands of one pipeline: often one, sometimes many.
@@ -74,19 +86,22 @@ impl Generator {
             1 => self.random.usize(1..=8),
             _ => self.random.usize(1..=LARGEST_PIPELINE),
         };
-        let reply_modes = self.one_in(REPLY_MODES_ONE_IN);
+        let reply_modes = !self.is_tagged() && self.one_in(REPLY_MODES_ONE_IN);
         (0..depth).map(|_| if reply_modes { self.next_with_reply_modes() } else { self.next() }).collect()
     }
 
     fn next(&mut self) -> Generated {
         let whole = self.keyspace == Keyspace::Shared && self.one_in(WHOLE_KEYSPACE_ONE_IN);
-        self.fill(if whole { WHOLE_KEYSPACE } else { PER_KEY })
+        let templates = if whole { WHOLE_KEYSPACE } else { &self.templates };
+        let template = templates[self.random.usize(..templates.len())];
+        self.fill(template)
     }
 
     /// Among CLIENT REPLY: replies are left out then, so each has to be comparable without knowing its command.
     fn next_with_reply_modes(&mut self) -> Generated {
         if self.one_in(4) {
-            return self.fill(REPLY_MODES);
+            let template = REPLY_MODES[self.random.usize(..REPLY_MODES.len())];
+            return self.fill(template);
         }
         loop {
             let generated = self.next();
@@ -96,16 +111,15 @@ impl Generator {
         }
     }
 
-    fn fill(&mut self, templates: &[&str]) -> Generated {
-        let template = templates[self.random.usize(..templates.len())];
+    fn fill(&mut self, template: &str) -> Generated {
         let (compare, words) = split(template);
-        let prefix = if let Keyspace::Own(prefix) = &self.keyspace { prefix.as_str() } else { "" };
-        let mut values = Values { random: &mut self.random, prefix };
+        let prefixes = self.draw_prefixes(template);
+        let mut values = Values { random: &mut self.random, prefixes: &prefixes };
         let args = words.split(' ').map(|word| values.fill(word)).collect();
         let mut generated = Generated { args, compare, inline: false };
         // Not where a missing argument would ask for a random element.
         if compare == Compare::Bytes && self.one_in(WRONG_ONE_IN) {
-            self.make_wrong(&mut generated);
+            self.make_wrong(&mut generated, is_split(template));
         }
         if self.one_in(5) {
             generated.args[0].make_ascii_lowercase();
@@ -114,13 +128,32 @@ impl Generator {
         generated
     }
 
-    fn make_wrong(&mut self, generated: &mut Generated) {
+    /// What the names of one command's keys begin with: one prefix, or one of several for each.
+    fn draw_prefixes(&mut self, template: &str) -> Vec<String> {
+        let tag = |name: &str, number| format!("{{{name}{number}}}");
+        match &self.keyspace {
+            Keyspace::Shared => vec![String::new()],
+            Keyspace::Own(prefix) => vec![prefix.clone()],
+            Keyspace::Tagged(name) if !is_split(template) && self.random.usize(..CROSSING_SLOTS_ONE_IN) == 0 => {
+                (0..TAGS).map(|number| tag(name, number)).collect()
+            }
+            Keyspace::Tagged(name) => vec![tag(name, self.random.usize(..TAGS))],
+        }
+    }
+
+    fn make_wrong(&mut self, generated: &mut Generated, is_split: bool) {
         match self.random.u8(..4) {
             0 if generated.args.len() > 1 => drop(generated.args.pop()),
             1 => generated.args[0].push(b'X'),
             2 => generated.args.truncate(1),
-            _ => generated.args.push(Values { random: &mut self.random, prefix: "" }.fill("<value>")),
+            // It would be a key of another slot.
+            _ if self.is_tagged() && is_split => {}
+            _ => generated.args.push(Values { random: &mut self.random, prefixes: &[] }.fill("<value>")),
         }
+    }
+
+    fn is_tagged(&self) -> bool {
+        matches!(self.keyspace, Keyspace::Tagged(_))
     }
 
     fn one_in(&mut self, n: usize) -> bool {
@@ -140,21 +173,42 @@ fn split(template: &str) -> (Compare, &str) {
 /// Names of the commands that are generated, lower case, `config|get` for those with subcommands.
 #[must_use]
 pub fn generated_names() -> std::collections::BTreeSet<String> {
-    let templates = PER_KEY.iter().chain(WHOLE_KEYSPACE).chain(REPLY_MODES);
-    let names = templates.flat_map(|template| {
-        let mut words = split(template).1.split(' ').map(str::to_ascii_lowercase);
-        let name = words.next().unwrap_or_default();
-        let with_subcommand = words.next().map(|word| format!("{name}|{word}"));
-        [Some(name), with_subcommand]
-    });
-    names.flatten().collect()
+    all_templates().flat_map(names).collect()
+}
+
+/// Every kind of command that some keyspace allows.
+pub fn all_templates() -> impl Iterator<Item = &'static str> {
+    PER_KEY.iter().chain(WHOLE_KEYSPACE).chain(REPLY_MODES).copied()
+}
+
+/// A template's first word, and its first two as if the second were a subcommand.
+fn names(template: &str) -> Vec<String> {
+    let mut words = split(template).1.split(' ').map(str::to_ascii_lowercase);
+    let name = words.next().unwrap_or_default();
+    let with_subcommand = words.next().map(|word| format!("{name}|{word}"));
+    [Some(name), with_subcommand].into_iter().flatten().collect()
+}
+
+fn is_for_cluster(template: &str) -> bool {
+    let left_out = LEFT_OUT_ON_CLUSTER.iter().flat_map(|(_, names)| *names).collect::<Vec<_>>();
+    !left_out.contains(&&template) && !names(template).iter().any(|name| left_out.contains(&&name.as_str()))
+}
+
+fn is_split(template: &str) -> bool {
+    names(template).first().is_some_and(|name| SPLIT_ON_CLUSTER.contains(&name.as_str()))
 }
 
 impl Generated {
     /// A command of words, compared byte for byte.
     #[must_use]
     pub fn plain(words: &str) -> Self {
-        let args = words.split_ascii_whitespace().map(|word| word.as_bytes().to_vec()).collect();
+        Self::of(&words.split_ascii_whitespace().collect::<Vec<_>>())
+    }
+
+    /// A command of these arguments, compared byte for byte.
+    #[must_use]
+    pub fn of(args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
         Self { args, compare: Compare::Bytes, inline: false }
     }
 

@@ -464,3 +464,44 @@ pub const LEFT_OUT: &[(&str, &[&str])] = &[
         ],
     ),
 ];
+
+/// Commands that the proxy takes apart by slot: on a cluster its answer is right where a node's is CROSSSLOT.
+pub(super) const SPLIT_ON_CLUSTER: &[&str] = &["mget", "mset", "del", "unlink", "exists", "touch"];
+
+/// Of the commands that are generated, those that are not on a cluster, by the reason: names, and whole templates.
+pub const LEFT_OUT_ON_CLUSTER: &[(&str, &[&str])] = &[
+    (
+        "a node speaks for its own keys, scripts, functions or subscribers, the proxy for those of all nodes",
+        &[
+            "dbsize",
+            "flushall",
+            "flushdb",
+            "function|delete",
+            "function|flush",
+            "function|list",
+            "function|load",
+            "keys",
+            "latency|latest",
+            "pubsub|channels",
+            "pubsub|numpat",
+            "pubsub|numsub",
+            "pubsub|shardchannels",
+            "pubsub|shardnumsub",
+            "script|exists",
+            "script|flush",
+            "script|load",
+        ],
+    ),
+    (
+        "a cluster has one database: the tests of the session look at the errors",
+        &["COPY <any> <any> DB <db>", "move", "select", "swapdb"],
+    ),
+    (
+        "it sets how one connection to one node behaves, and the proxy has many",
+        &["asking", "client|reply", "readonly", "readwrite"],
+    ),
+    (
+        "an error that a script makes up can read like a redirection, which is what a cluster's client takes it for",
+        &["EVAL return(redis.error_reply(ARGV[1])) 0 <value>"],
+    ),
+];

@@ -1,9 +1,9 @@
 //! What a placeholder of a template becomes.
 
-/// Draws values; keys get the prefix.
+/// Draws values; keys get one of the prefixes.
 pub(super) struct Values<'a> {
     pub(super) random: &'a mut fastrand::Rng,
-    pub(super) prefix: &'a str,
+    pub(super) prefixes: &'a [String],
 }
 
 /// Keys by what they hold as a rule. One key in [`OTHER_TYPE_ONE_IN`] is of another kind: for WRONGTYPE.
@@ -77,7 +77,8 @@ impl Values<'_> {
     }
 
     fn key_of(&mut self, pool: &str) -> Vec<u8> {
-        format!("{}{pool}:{}", self.prefix, self.random.usize(..KEYS_OF_A_POOL)).into_bytes()
+        let prefix = &self.prefixes[self.random.usize(..self.prefixes.len())];
+        format!("{prefix}{pool}:{}", self.random.usize(..KEYS_OF_A_POOL)).into_bytes()
     }
 
     fn pick(&mut self, from: &[&str]) -> String {
