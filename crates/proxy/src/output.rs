@@ -57,6 +57,11 @@ impl Output {
         self.tail.extend_from_slice(bytes);
     }
 
+    /// Appends bytes that nobody else has, without copying if it is worth it.
+    pub(crate) fn append(&mut self, bytes: Vec<u8>) {
+        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.share(bytes.into()) }
+    }
+
     /// Appends without copying, if it is worth it.
     pub(crate) fn share(&mut self, bytes: Bytes) {
         if bytes.len() < SHARE_FROM {

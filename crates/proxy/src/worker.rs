@@ -34,6 +34,8 @@ const SCRATCH: usize = 64 * 1024;
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at all sessions.
 const TICKS_PER_SWEEP: u32 = 10;
+/// How long replies wait for others that belong with them: the shortest time that the runtime can measure.
+const MOMENT: Duration = Duration::from_millis(1);
 /// Messages taken from the mailbox in one turn.
 const MESSAGES_PER_TURN: usize = 256;
 /// Forward lanes of a worker to one node: two protocol versions in each of 32 databases.
@@ -53,6 +55,7 @@ pub(crate) struct Worker {
     scratch: RefCell<Vec<u8>>,
     touched: RefCell<Vec<Rc<Session>>>,
     flusher: Cell<Option<Waker>>,
+    deferred: RefCell<Vec<Rc<Session>>>,
     draining: Cell<bool>,
 }
 
@@ -77,6 +80,7 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH]),
             touched: RefCell::default(),
             flusher: Cell::new(None),
+            deferred: RefCell::default(),
             draining: Cell::new(false),
         });
         let flusher = Rc::clone(&worker);
@@ -236,12 +240,33 @@ impl Worker {
         if !session.first_touch() {
             return;
         }
-        let mut touched = self.touched.borrow_mut();
-        touched.push(Rc::clone(session));
-        if touched.len() == 1
-            && let Some(flusher) = self.flusher.take()
-        {
+        self.touched.borrow_mut().push(Rc::clone(session));
+        self.flush_soon();
+    }
+
+    /// Sessions were delivered to. Their answers leave once all sessions and lanes of this turn have run: what one session
+    /// gets from several nodes leaves together.
+    #[inline]
+    pub(crate) fn flush_soon(&self) {
+        if let Some(flusher) = self.flusher.take() {
             flusher.wake();
+        }
+    }
+
+    /// The session has answers to send, and others that belong with them will be there soon.
+    pub(crate) fn flush_in_a_moment(self: &Rc<Self>, session: &Rc<Session>) {
+        if !session.defer() {
+            return;
+        }
+        let mut deferred = self.deferred.borrow_mut();
+        deferred.push(Rc::clone(session));
+        if deferred.len() == 1 {
+            let worker = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(MOMENT).await;
+                let deferred = worker.deferred.take();
+                deferred.iter().for_each(|session| session.flush_at_last(worker.now()));
+            });
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -42,6 +42,11 @@ const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// A lane to a node that is no part of the topology ends when it has carried nothing for this long. One that was made
 /// because of a redirection is ahead of the topology for a moment.
 const UNWANTED_AFTER: Duration = Duration::from_secs(5);
+
+/// Looks at the clients' sockets before a write.
+const PUT_OFF_AT_MOST: u8 = 3;
+/// Bytes that are worth a write.
+const OUTPUT_ENOUGH: usize = 16 * 1024;
 
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
@@ -139,6 +144,8 @@ struct State {
     progress: Time,
     /// The upstream takes no more bytes for now.
     blocked: bool,
+    /// How often the write has been put off, and what was to be written then.
+    put_off: (u8, usize),
     /// Sessions that wait for room.
     parked: Vec<Rc<Session>>,
     /// Set by the tick: the reason to end the connection.
@@ -161,6 +168,18 @@ impl State {
             Frame::Borrowed(bytes) => self.share(Bytes::copy_from_slice(bytes)),
             Frame::Shared(bytes) => self.share(bytes),
         }
+    }
+
+    /// Whether more is to be expected before the write: while every look at the clients' sockets brings more commands, one
+    /// write for all of them costs less.
+    fn puts_off(&mut self) -> bool {
+        let (times, seen) = self.put_off;
+        let len = self.output.len();
+        if self.blocked || times == PUT_OFF_AT_MOST || len == seen || len >= OUTPUT_ENOUGH {
+            return false;
+        }
+        self.put_off = (times + 1, len);
+        true
     }
 
     fn share(&mut self, frame: Bytes) {
@@ -209,6 +228,7 @@ impl ForwardLane {
                 begun: false,
                 progress: clock::now(),
                 blocked: false,
+                put_off: (0, 0),
                 parked: Vec::new(),
                 condemned: None,
             }),
@@ -439,6 +459,12 @@ impl ForwardLane {
         if before == 0 {
             return Poll::Ready(Ok(()));
         }
+        if state.puts_off() {
+            // Ready again once the runtime has looked for what has arrived meanwhile.
+            let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
+        state.put_off = (0, 0);
         let flushed = state.output.poll_flush(cx, socket);
         // A write proves that the upstream lives only if it had refused one before: the kernel takes the first ones.
         if state.blocked && state.output.len() < before {
@@ -466,7 +492,7 @@ impl ForwardLane {
         let result = self.distribute(&buffer[..count], scanner, &mut self.worker.touched(), &mut redirected);
         drop(buffer);
         redirected.into_iter().for_each(|command: Redirected| command.send_on(self));
-        self.worker.flush_touched();
+        self.worker.flush_soon();
         Poll::Ready(result)
     }
 

@@ -1,8 +1,8 @@
 //! The bytes of commands whose replies are still to come, on a lane of a cluster: a node may answer that another one has
 //! the key, and then the same bytes go there.
 //!
-//! Replies come in the order of the commands, so the bytes can stand one after the other in a ring, as
-//! [`WrittenKeys`](super::written::WrittenKeys) do. Large commands are shared with the output instead of copied.
+//! Replies come in the order of the commands, so the bytes can stand one after the other: no allocation per command. Large
+//! commands are shared with the output instead of copied.
 
 use std::collections::VecDeque;
 
@@ -10,10 +10,11 @@ use bytes::Bytes;
 
 use crate::output::SHARE_FROM;
 
-/// A FIFO of commands.
+/// A FIFO of commands. Those in `small[..start]` are answered.
 #[derive(Debug, Default)]
 pub(super) struct SentFrames {
-    small: VecDeque<u8>,
+    small: Vec<u8>,
+    start: usize,
     large: VecDeque<Bytes>,
 }
 
@@ -22,7 +23,12 @@ impl SentFrames {
     #[inline]
     pub(super) fn push(&mut self, frame: &[u8]) {
         debug_assert!(frame.len() < SHARE_FROM, "larger ones are shared");
-        self.small.extend(frame);
+        if self.start >= SHARE_FROM && self.start * 2 >= self.small.len() {
+            // Each byte is moved once at most for each that was answered.
+            self.small.drain(..self.start);
+            self.start = 0;
+        }
+        self.small.extend_from_slice(frame);
     }
 
     /// Keeps a large command.
@@ -33,26 +39,31 @@ impl SentFrames {
     /// Drops the oldest command, of this length.
     #[inline]
     pub(super) fn drop_front(&mut self, len: usize) {
-        if len < SHARE_FROM {
-            self.small.drain(..len);
-        } else {
+        if len >= SHARE_FROM {
             self.large.pop_front();
+            return;
+        }
+        self.start += len;
+        if self.start == self.small.len() {
+            self.small.clear();
+            self.start = 0;
         }
     }
 
     /// Takes the oldest command, of this length.
     pub(super) fn take_front(&mut self, len: usize) -> Bytes {
-        if len < SHARE_FROM {
-            self.small.drain(..len).collect::<Vec<u8>>().into()
-        } else {
-            self.large.pop_front().expect("as many were kept as are taken")
+        if len >= SHARE_FROM {
+            return self.large.pop_front().expect("as many were kept as are taken");
         }
+        let frame = Bytes::copy_from_slice(&self.small[self.start..][..len]);
+        self.drop_front(len);
+        frame
     }
 
-    /// Gives memory back: nothing is in flight.
+    /// Gives memory back, if nothing is in flight.
     pub(super) fn shrink(&mut self) {
-        if self.small.is_empty() && self.small.capacity() > SHARE_FROM {
-            self.small = VecDeque::new();
+        if self.small.is_empty() {
+            self.small = Vec::new();
         }
     }
 }

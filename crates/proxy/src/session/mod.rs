@@ -38,6 +38,8 @@ use crate::worker::Worker;
 const COMMANDS_PER_TURN: usize = 512;
 /// Commands in flight past which a session stops reading.
 const IN_FLIGHT_LIMIT: usize = 4096;
+/// Replies that leave although others, to commands that were read with theirs, are still to come.
+const OUTPUT_ENOUGH: usize = 16 * 1024;
 /// Unread replies past which a session stops running commands: a client must read to be served.
 const OUTPUT_PAUSE: usize = 1 << 20;
 
@@ -61,6 +63,8 @@ pub(crate) struct Session {
     waker: RefCell<Option<Waker>>,
     /// A lane has delivered to it in this turn.
     touched: Cell<bool>,
+    /// It is in the worker's list of those that wait until more has come.
+    deferred: Cell<bool>,
     /// A lane has it in its list of those who wait for room.
     parked: Cell<bool>,
 }
@@ -76,6 +80,7 @@ impl Session {
             client,
             waker: RefCell::default(),
             touched: Cell::new(false),
+            deferred: Cell::new(false),
             parked: Cell::new(false),
         });
         tokio::task::spawn_local(Rc::clone(&session).run());
@@ -123,6 +128,7 @@ impl Session {
         let mut budget = COMMANDS_PER_TURN;
         loop {
             let asleep = self.poll_run(cx, state, &mut budget);
+            state.replies.end_turn();
             // The next delivery clears it.
             state.waiting |= self.is_full(state);
             let paused = state.output.len() >= OUTPUT_PAUSE;
@@ -371,13 +377,48 @@ impl Session {
         !self.touched.replace(true)
     }
 
-    /// Sends what was delivered by `now`, and lets the session's task run if it has something to do.
-    pub(crate) fn flush_delivered(&self, now: Time) {
+    /// Sends what was delivered by `now`, unless more is to be expected in a moment, and lets the session's task run if it
+    /// has something to do.
+    pub(crate) fn flush_delivered(self: &Rc<Self>, now: Time) {
         self.touched.set(false);
         let state = &mut *self.state.borrow_mut();
         if state.closed {
             return;
         }
+        if Self::expects_more(state) {
+            self.worker.flush_in_a_moment(self);
+        } else {
+            self.flush(state, now);
+        }
+    }
+
+    /// In a cluster the replies to one pipeline come from several nodes. They leave together: a write for each node's share
+    /// would cost more than all else that is done for them.
+    #[inline]
+    fn expects_more(state: &mut State) -> bool {
+        state.topology.is_cluster()
+            && !state.replies.take_turn_done()
+            && state.replies.open() > 0
+            && state.output.len() < OUTPUT_ENOUGH
+            && !state.waiting
+            && state.ending.is_none()
+    }
+
+    /// As [`Session::flush_delivered`], whatever is still to come.
+    pub(crate) fn flush_at_last(&self, now: Time) {
+        self.deferred.set(false);
+        let state = &mut *self.state.borrow_mut();
+        if !state.closed && !state.output.is_empty() {
+            self.flush(state, now);
+        }
+    }
+
+    /// True the first time: it waits until more has come.
+    pub(crate) fn defer(&self) -> bool {
+        !self.deferred.replace(true)
+    }
+
+    fn flush(&self, state: &mut State, now: Time) {
         state.count_turn(&self.worker, now);
         let paused = state.output.len() >= OUTPUT_PAUSE;
         match state.output.flush(&self.socket()) {
@@ -420,6 +461,7 @@ impl Session {
             CutOff::Killed // the message that says so found the mailbox full
         } else {
             state.output.shrink();
+            state.replies.shrink();
             return;
         };
         state.cut_off(reason, &self.worker);
@@ -427,7 +469,7 @@ impl Session {
     }
 
     /// Fetches have a time limit of their own, however the lane that makes them fares.
-    pub(crate) fn expire_fetches(&self, asked_before: Time) {
+    pub(crate) fn expire_fetches(self: &Rc<Self>, asked_before: Time) {
         loop {
             let Some(sequence) = self.state.borrow().order.fetch_before(asked_before) else { return };
             self.deliver(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n", true);

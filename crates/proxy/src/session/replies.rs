@@ -38,6 +38,15 @@ struct Slot {
     shape: Shape,
     /// `CLIENT REPLY OFF` or `SKIP` was in force when the command came.
     silent: bool,
+    /// Of the commands that were read together, this was the last one that is owed a reply.
+    ends_turn: bool,
+}
+
+impl Slot {
+    /// An answer that waits for nothing but its turn.
+    fn ready(state: State, source: Source) -> Self {
+        Slot { state, source, shape: Shape::Plain, silent: false, ends_turn: false }
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +55,8 @@ enum State {
     Open,
     /// What has arrived, behind an older reply that has not.
     Held(Vec<u8>),
+    /// All of it, this many bytes of `Replies::small`.
+    Small { start: u32, len: u32 },
     /// All of it.
     Whole(Vec<u8>),
     /// All of it, shared with others who waited for the same fetch.
@@ -53,6 +64,11 @@ enum State {
     /// All of it, shared with the near-cache.
     Cached(CachedReply),
 }
+
+/// Replies up to this length that arrive before their turn are kept together, and no more of them than [`SMALL_TOTAL`]:
+/// in a cluster a pipeline's replies come from several nodes, most of them too early.
+const SMALL: usize = 1024;
+const SMALL_TOTAL: usize = 64 * 1024;
 
 /// A reply that was collected because of its [`Shape`] and must be looked at before it goes out.
 #[derive(Debug)]
@@ -72,6 +88,10 @@ pub(crate) struct Replies {
     open: usize,
     /// Bytes held behind older replies.
     held: usize,
+    /// Short replies held behind older ones. Emptied when nothing is owed.
+    small: Vec<u8>,
+    /// All that is owed for what was read together has gone to the output, since somebody asked last.
+    turn_done: bool,
 }
 
 impl Replies {
@@ -117,7 +137,7 @@ impl Replies {
     #[inline]
     pub(crate) fn expect(&mut self, source: Source, shape: Shape, silent: bool) -> u64 {
         let sequence = self.next();
-        self.slots.push_back(Slot { state: State::Open, source, shape, silent });
+        self.slots.push_back(Slot { state: State::Open, source, shape, silent, ends_turn: false });
         self.open += 1;
         sequence
     }
@@ -132,14 +152,14 @@ impl Replies {
     pub(crate) fn queue(&mut self, reply: Vec<u8>) {
         self.held += reply.len();
         let state = State::Whole(reply);
-        self.slots.push_back(Slot { state, source: Source::Forward, shape: Shape::Plain, silent: false });
+        self.slots.push_back(Slot::ready(state, Source::Forward));
     }
 
     /// As [`Replies::queue`], for an answer of the near-cache.
     pub(crate) fn queue_cached(&mut self, reply: CachedReply) {
         self.held += reply.len();
         let state = State::Cached(reply);
-        self.slots.push_back(Slot { state, source: Source::Fetch, shape: Shape::Plain, silent: false });
+        self.slots.push_back(Slot::ready(state, Source::Fetch));
     }
 
     /// A piece of a reply has arrived. Gives back the reply, if its shape asks for a look before it goes out; the
@@ -164,7 +184,33 @@ impl Replies {
             }
             return (source, None);
         }
+        if complete && self.keep_small(index, piece) {
+            return (source, None);
+        }
         (source, self.collect(index, piece, complete, output))
+    }
+
+    /// Keeps a short reply that arrived in one piece, behind older ones. False: it is none such.
+    #[inline]
+    fn keep_small(&mut self, index: usize, piece: &[u8]) -> bool {
+        let slot = &mut self.slots[index];
+        let is_small = piece.len() <= SMALL && self.small.len() + piece.len() <= SMALL_TOTAL;
+        if !is_small || index == 0 || slot.silent || slot.shape != Shape::Plain || !matches!(slot.state, State::Open) {
+            return false;
+        }
+        slot.state = State::Small { start: self.small.len() as u32, len: piece.len() as u32 };
+        self.small.extend_from_slice(piece);
+        self.held += piece.len();
+        self.open -= 1;
+        true
+    }
+
+    /// Gives memory back: the session has been idle for a while.
+    pub(crate) fn shrink(&mut self) {
+        if self.slots.is_empty() {
+            self.small = Vec::new();
+            self.slots = VecDeque::new();
+        }
     }
 
     /// A whole reply has arrived that others may get too: it is not copied if it is large.
@@ -178,10 +224,32 @@ impl Replies {
     }
 
     fn pop_front(&mut self, output: &mut Output) {
-        self.slots.pop_front();
-        self.front += 1;
         self.open -= 1;
+        self.advance();
         self.release(output);
+    }
+
+    /// The oldest reply has gone to the output.
+    #[inline]
+    fn advance(&mut self) {
+        if let Some(slot) = self.slots.pop_front() {
+            self.turn_done |= slot.ends_turn;
+            self.front += 1;
+        }
+    }
+
+    /// The commands that were read together have run.
+    #[inline]
+    pub(crate) fn end_turn(&mut self) {
+        if let Some(last) = self.slots.back_mut() {
+            last.ends_turn = true;
+        }
+    }
+
+    /// Whether all that is owed for what was read together has gone to the output, since this was asked last.
+    #[inline]
+    pub(crate) fn take_turn_done(&mut self) -> bool {
+        std::mem::take(&mut self.turn_done)
     }
 
     #[cold]
@@ -190,7 +258,7 @@ impl Replies {
         let mut bytes = match std::mem::replace(&mut slot.state, State::Open) {
             State::Held(bytes) => bytes,
             State::Open => Vec::new(),
-            State::Whole(_) | State::Shared(_) | State::Cached(_) => {
+            State::Small { .. } | State::Whole(_) | State::Shared(_) | State::Cached(_) => {
                 unreachable!("a reply that has arrived does not arrive again")
             }
         };
@@ -231,16 +299,20 @@ impl Replies {
                 State::Open => return,
                 State::Held(bytes) if slot.shape == Shape::Plain => {
                     self.held -= bytes.len();
-                    output.share(bytes.into());
+                    output.append(bytes);
                     return;
                 }
                 State::Held(bytes) => {
                     slot.state = State::Held(bytes);
                     return;
                 }
+                State::Small { start, len } => {
+                    self.held -= len as usize;
+                    output.copy(&self.small[start as usize..][..len as usize]);
+                }
                 State::Whole(bytes) => {
                     self.held -= bytes.len();
-                    output.share(bytes.into());
+                    output.append(bytes);
                 }
                 State::Shared(reply) => {
                     self.held -= reply.len();
@@ -251,8 +323,8 @@ impl Replies {
                     output.copy(&reply);
                 }
             }
-            self.slots.pop_front();
-            self.front += 1;
+            self.advance();
         }
+        self.small.clear();
     }
 }
