@@ -58,6 +58,8 @@ pub enum Failover {
 
 /// A cluster has this long to agree on something.
 const AGREEMENT_LIMIT: Duration = Duration::from_secs(30);
+/// After this long Redis has given up a failover that it was asked for.
+const MANUAL_FAILOVER_LIMIT: Duration = Duration::from_secs(6);
 /// Between two looks at all nodes, each of which costs some connections.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -187,6 +189,21 @@ impl RedisCluster {
                 Failover::Takeover => "CLUSTER FAILOVER TAKEOVER",
             },
         );
+    }
+
+    /// Has a replica become the primary. It is asked again when Redis has given up, which it does under load: a primary
+    /// and its replica must be even within five seconds (`CLUSTER_MF_TIMEOUT`).
+    #[track_caller]
+    pub fn promote(&self, replica: usize, how: Failover) {
+        let mut asked_at = None;
+        self.wait(&format!("replica {replica} is promoted"), || {
+            if !self.is_primary(replica) && asked_at.is_none_or(|at: Instant| at.elapsed() > MANUAL_FAILOVER_LIMIT) {
+                self.failover(replica, how);
+                asked_at = Some(Instant::now());
+            }
+            if self.is_primary(replica) { Ok(()) } else { Err("it is a replica still".to_owned()) }
+        });
+        self.wait_until_promoted(replica);
     }
 
     /// Waits until all that are up know this node as a primary with slots.
