@@ -71,6 +71,12 @@ impl Order {
         if self.writes.front().is_some_and(|(first, _)| *first <= sequence) {
             self.forget_writes(sequence);
         }
+        self.arrived(sequence);
+    }
+
+    /// The command is answered, by whatever node: a read that a fetch brought nothing for may have been redirected too.
+    #[inline]
+    fn arrived(&mut self, sequence: u64) {
         if !self.redirected.is_empty() {
             self.redirected.retain(|redirected| *redirected != sequence);
         }
@@ -103,6 +109,7 @@ impl Order {
     /// The fetch was answered.
     pub(crate) fn fetch_answered(&mut self, sequence: u64) {
         self.fetches.retain(|fetch| fetch.sequence != sequence);
+        self.arrived(sequence);
     }
 
     /// When the fetch was asked for.
@@ -166,7 +173,7 @@ mod tests {
         order.redirected(4);
         order.forward_answered(3);
         assert!(order.any_redirected());
-        order.forward_answered(4);
+        order.fetch_answered(4);
         assert!(!order.any_redirected());
     }
 
