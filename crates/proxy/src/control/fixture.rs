@@ -1,7 +1,7 @@
 //! For the tests of the control plane: settings, shared state without workers, and an upstream that does as told.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -79,6 +79,7 @@ struct State {
     connections: AtomicUsize,
     closed: AtomicUsize,
     silent: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
 }
 
 impl FakeUpstream {
@@ -92,6 +93,7 @@ impl FakeUpstream {
             for stream in listener.incoming().map_while(Result::ok) {
                 state.connections.fetch_add(1, Ordering::Relaxed);
                 let (state, react) = (Arc::clone(&state), Arc::clone(&react));
+                state.streams.lock().expect("no test fails in here").extend(stream.try_clone());
                 thread::spawn(move || {
                     // However the connection ends, it has ended.
                     let _ = serve(stream, &state, &*react);
@@ -113,6 +115,12 @@ impl FakeUpstream {
 
     pub(super) fn open_connections(&self) -> usize {
         self.connections() - self.state.closed.load(Ordering::Relaxed)
+    }
+
+    /// Closes every connection, as `CLIENT KILL` does.
+    pub(super) fn hang_up(&self) {
+        let mut streams = self.state.streams.lock().expect("no test fails in here");
+        streams.drain(..).for_each(|stream| stream.shutdown(Shutdown::Both).unwrap_or_default());
     }
 
     /// Whether to answer nothing at all.

@@ -53,6 +53,13 @@ struct Connection {
     task: ConnectHandle,
 }
 
+impl Connection {
+    /// The server has closed it. The client does not say so: it counts as connected, and a question waits for its time to end.
+    fn is_lost(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
@@ -130,7 +137,7 @@ impl UpstreamClient {
     /// The connection in use, or a new one. Who asks meanwhile waits for the same.
     async fn connection(&self) -> Result<Arc<Connection>, UpstreamError> {
         let mut current = self.connection.lock().await;
-        if let Some(connection) = &*current {
+        if let Some(connection) = current.as_ref().filter(|connection| !connection.is_lost()) {
             return Ok(Arc::clone(connection));
         }
         let connection = Arc::new(self.connect().await?);
@@ -259,6 +266,19 @@ mod tests {
         client.ping().await.unwrap();
         assert_eq!(upstream.connections(), 2);
         assert_eq!(upstream.count("COMMAND INFO x"), 1, "nothing is sent twice");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_lost_while_idle_costs_no_question() {
+        let upstream = FakeUpstream::start(Reaction::polite);
+        let client = client(&upstream);
+        client.ping().await.unwrap();
+        upstream.hang_up();
+        while !client.connection.lock().await.as_ref().is_some_and(|connection| connection.is_lost()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        client.ping().await.unwrap();
+        assert_eq!(upstream.connections(), 2);
     }
 
     #[tokio::test]
