@@ -81,7 +81,12 @@ pub(super) fn not_sent(state: &mut State, node: usize, reason: &str) {
 fn overtakes(order: &Order, call: &Call<'_>, command: &Command) -> bool {
     let mut overtakes = false;
     let keys = command.keys(&call.request, &mut |key, _| overtakes |= order.fetch_pending(key));
-    let everything = keys == Keys::Unknown || matches!(command.effect, Changes::Opaque | Changes::Flush);
+    let everything = match command.effect {
+        Changes::Opaque | Changes::Flush => true,
+        // It may change what it has not declared: then it has its reasons, and a read before it shall not see them.
+        Changes::Script => keys != Keys::Known,
+        _ => keys == Keys::Unknown,
+    };
     overtakes || everything
 }
 

@@ -24,7 +24,7 @@ use nearside_resp::Request;
 pub(crate) use self::flags::Flags;
 use self::index::NameIndex;
 pub(crate) use self::keys::{Access, Keys};
-use self::keys::{KeySpec, NoPositions};
+use self::keys::{Begin, Find, KeySpec, NoPositions};
 
 /// The commands by name. Never changed: learning makes a new one.
 #[derive(Clone, Debug)]
@@ -61,8 +61,6 @@ pub(crate) struct Command {
     /// What the proxy does with it.
     pub(crate) route: Route,
     keys: Box<[KeySpec]>,
-    /// The argument that is always its first key, if there is such a one; else 0.
-    first_key: usize,
     /// Positions in the table, if it is a container.
     subcommands: Box<[usize]>,
 }
@@ -197,9 +195,8 @@ impl Table {
 
 impl Command {
     fn new(name: Box<str>, arity: i16, flags: Flags, effect: Effect, route: Route, keys: Vec<KeySpec>) -> Self {
-        let first_key = keys.first().and_then(KeySpec::fixed_first).unwrap_or(0);
         let (keys, subcommands) = (keys.into(), Box::default());
-        Self { name, number: 0, arity, flags, effect, route, keys, first_key, subcommands }
+        Self { name, number: 0, arity, flags, effect, route, keys, subcommands }
     }
 
     /// Whether the server would take `argc` arguments, the name counted.
@@ -209,27 +206,20 @@ impl Command {
         if self.arity < 0 { argc >= arity } else { argc == arity }
     }
 
-    /// The first key (or shard channel) of a request for this command: what decides which node it goes to.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it decides the node, once there are several"))]
-    #[inline]
-    pub(crate) fn first_key<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
-        if self.first_key != 0 { request.get(self.first_key) } else { self.first_searched_key(request) }
-    }
-
-    #[inline(never)]
-    fn first_searched_key<'a>(&self, request: &Request<'a>) -> Option<&'a [u8]> {
-        let first = |spec: &KeySpec| spec.positions(request).ok()?.iter().next();
-        self.keys.iter().find_map(first).map(|position| request.arg(position))
-    }
-
     /// Shows `visit` every key (and shard channel) of a request for this command, and says whether those are all. The arity
     /// plays no part: a newer server may take more arguments than the table knows, and they don't move the keys.
     #[inline]
     pub(crate) fn keys<'a>(&self, request: &Request<'a>, visit: &mut dyn FnMut(&'a [u8], Access)) -> Keys {
-        if self.keys.is_empty() {
-            return Keys::None;
+        match &*self.keys {
+            [] => Keys::None,
+            // Nearly all requests name one key, always in the same place.
+            [KeySpec { access, begin: Begin::At(position), find: Find::Range { last: 0, .. } }] => {
+                let Some(key) = request.get(*position) else { return Keys::None };
+                visit(key, *access);
+                Keys::Known
+            }
+            _ => self.visit_keys(request, visit),
         }
-        self.visit_keys(request, visit)
     }
 
     fn visit_keys<'a>(&self, request: &Request<'a>, visit: &mut dyn FnMut(&'a [u8], Access)) -> Keys {

@@ -167,22 +167,6 @@ fn requests_without_keys_and_wrong_ones_are_told_apart() {
 }
 
 #[test]
-fn the_first_key_is_the_first_of_the_keys() {
-    for command in Table::core().iter() {
-        // Long enough for all, and two wherever a number of keys is looked for.
-        let mut line = command.name.replace('|', " ");
-        line.push_str(" 2 2 2 2 STREAMS a b 0 0");
-        with_line(&line, |request| {
-            let mut keys = Vec::new();
-            if command.keys(request, &mut |key, _| keys.push(key)) != Keys::Malformed {
-                assert_eq!(command.first_key(request), keys.first().copied(), "{line}");
-            }
-        });
-    }
-    with_line("GET", |request| assert_eq!(core("get").first_key(request), None));
-}
-
-#[test]
 fn a_stream_read_blocks_only_with_the_option() {
     let blocks = |line: &str| {
         with_line(line, |request| match Table::core().find(request) {
@@ -237,7 +221,12 @@ fn only_what_reads_one_key_is_cached_and_only_lists_of_keys_are_split() {
         match command.route {
             Route::Cached => {
                 assert_eq!((command.effect, command.arity), (Effect::Read, 2), "{}", command.name);
-                assert_eq!(command.first_key, 1, "{}", command.name);
+                let is_first = KeySpec {
+                    access: Access::Read,
+                    begin: keys::Begin::At(1),
+                    find: keys::Find::Range { last: 0, step: 1 },
+                };
+                assert_eq!(*command.keys, [is_first], "{}", command.name);
             }
             Route::Split => {
                 let [KeySpec { begin: keys::Begin::At(1), find: keys::Find::Range { last: -1, .. }, .. }] =
