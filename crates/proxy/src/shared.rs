@@ -1,5 +1,6 @@
 //! What the workers and the control plane have in common.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -9,15 +10,16 @@ use nearside_nearcache::{FillTicket, NearCache, Time};
 use tokio::sync::{Notify, mpsc};
 
 use crate::commands::table::Table;
-use crate::config::{Config, Servers};
+use crate::config::{Config, Servers, UpstreamAddress};
 use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
 use crate::session::registry::Registry;
-use crate::topology::{Node, Nodes, Slot, Topology};
+use crate::topology::{LoaderState, Node, Nodes, Slot, Topology};
 
 /// Messages a worker's mailbox holds; what does not fit goes the way without the cache, or is told again.
 pub(crate) const MAILBOX: usize = 64 * 1024;
+
 /// What is said to a worker.
 pub(crate) enum Message {
     /// A client has connected.
@@ -70,6 +72,10 @@ pub(crate) struct Shared {
     pub(crate) nodes: Nodes,
     /// Which of them serves what; published by [`Shared::publish`] alone.
     pub(crate) topology: ArcSwap<Topology>,
+    /// The version of `topology`, to be compared without touching it.
+    pub(crate) topology_version: AtomicU64,
+    /// Of a cluster, every node that its nodes speak of, replicas included: where a redirection may lead.
+    pub(crate) members: ArcSwap<HashSet<UpstreamAddress>>,
     /// Somebody has reason to think that the topology has changed.
     pub(crate) topology_doubted: Notify,
     /// Clients allowed: `max-clients`, or what the file limit leaves of it.
@@ -125,6 +131,8 @@ impl Shared {
             registry: Registry::default(),
             nodes,
             topology: ArcSwap::from_pointee(topology),
+            topology_version: AtomicU64::new(0),
+            members: ArcSwap::default(),
             topology_doubted: Notify::new(),
             buffers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -167,6 +175,7 @@ impl Shared {
     pub(crate) fn publish(&self, topology: Topology) {
         let before = self.topology.swap(Arc::new(topology));
         let topology = self.topology.load();
+        self.topology_version.store(topology.version(), Ordering::Release);
         for node in before.nodes().iter().filter(|node| !topology.leaves(node, &before)) {
             self.retire(node);
         }
@@ -181,8 +190,10 @@ impl Shared {
     #[inline]
     pub(crate) fn loader_is_ready(&self, node: &Arc<Node>, db: u16) -> bool {
         node.loader_is_ready(db, || {
-            // A mailbox that is full now has its chance with the next start of the proxy; reads go upstream until then.
-            let _ = self.mailboxes[self.loader_worker(node, db)].try_send(Message::Load(Arc::clone(node), db));
+            let message = Message::Load(Arc::clone(node), db);
+            if self.mailboxes[self.loader_worker(node, db)].try_send(message).is_err() {
+                node.set_loader(db, LoaderState::Unused); // the next read tries again
+            }
         })
     }
 

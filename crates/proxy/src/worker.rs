@@ -179,7 +179,7 @@ impl Worker {
         if self.shared.draining.load(Ordering::Acquire) && !self.draining.get() {
             self.drain();
         }
-        if self.shared.topology.load().version() != self.topology.borrow().version() {
+        if self.shared.topology_version.load(Ordering::Acquire) != self.topology.borrow().version() {
             self.take_up_topology(); // the message found the mailbox full
         }
         if tick.is_multiple_of(TICKS_PER_SWEEP) {
@@ -199,7 +199,7 @@ impl Worker {
     }
 
     /// From now on sessions that have nothing in flight go by the newest topology.
-    fn take_up_topology(&self) {
+    pub(crate) fn take_up_topology(&self) {
         *self.topology.borrow_mut() = self.shared.topology.load_full();
     }
 

@@ -1,10 +1,9 @@
 //! Whatever goes upstream as it came.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use nearside_nearcache::Time;
-
-use super::place::{self, Place};
+use super::place;
 use super::table::{Access, Command, Effect as Changes, Keys};
 use super::{Call, Flow, OVERLOAD, refuse};
 use crate::lanes::forward::{Errand, ForwardLane, Frame};
@@ -39,7 +38,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     let caching = session.worker().cache().is_some();
     let sequence = state.replies.expect(Source::Forward, shape, state.reply_mode.is_silent());
     let order = &mut state.order;
-    let errand = errand(session, sequence, state.now, place);
+    let errand = Errand::new(session, sequence, state.now, place.slot, command.runs_program());
     let sent = lane.submit(errand, call.frame(), |written| {
         if !caching {
             return Effect::None;
@@ -55,10 +54,6 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         Err(reason) => not_sent(state, place.node, &reason),
     }
     Flow::Done
-}
-
-fn errand(session: &Rc<Session>, sequence: u64, since: Time, place: Place) -> Errand {
-    Errand { session: Rc::clone(session), sequence, since, slot: place.slot, redirections: 0 }
 }
 
 /// The forward lane to a node, for the session's db and protocol.
@@ -115,26 +110,20 @@ fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnMut(&'a [u8]
     }
 }
 
-/// Sends a read of one key, for a reply that is already expected. The error: what to answer instead.
-pub(super) fn read(
-    session: &Rc<Session>,
-    state: &mut State,
-    sequence: u64,
-    name: &[u8],
-    key: &[u8],
-) -> Result<(), String> {
-    let slot = state.topology.is_cluster().then(|| Slot::of(key));
+/// Sends a read of one key, for a reply that is already expected, by the newest topology: the fetch that it stands in for
+/// went by that too, and what the session sends later waits. The error: what to answer instead.
+pub(super) fn read(session: &Rc<Session>, state: &State, sequence: u64, name: &[u8], key: &[u8]) -> Result<(), String> {
+    let worker = session.worker();
+    let topology = Arc::clone(&worker.topology());
+    let slot = topology.is_cluster().then(|| Slot::of(key));
     let node = match slot {
         None => 0,
-        Some(slot) => state.topology.position(slot).ok_or_else(|| place::not_served(session).to_owned())?,
+        Some(slot) => topology.position(slot).ok_or_else(|| place::not_served(session).to_owned())?,
     };
     let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
     let mut frame = Vec::new();
     nearside_resp::encode::command(&mut frame, &[name, key]);
-    let lane = lane(session, state, node).map_err(not_sent)?;
-    let errand = errand(session, sequence, state.now, Place { node, slot });
-    lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None).map(drop).map_err(|reason| {
-        state.lanes.forget(node);
-        not_sent(reason)
-    })
+    let lane = worker.lane(&topology.nodes()[node], state.db, state.protocol).map_err(not_sent)?;
+    let errand = Errand::new(session, sequence, state.now, slot, false);
+    lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None).map(drop).map_err(not_sent)
 }

@@ -16,7 +16,7 @@ mod forward;
 pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
-mod place;
+pub(crate) mod place;
 pub(crate) mod select;
 mod session;
 pub(crate) mod table;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::table::{Command, Keys};
 use super::{Call, Flow, refuse};
@@ -50,14 +51,18 @@ fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command
 /// Commands of one session that are in flight keep to one topology; a newer one is taken up when there are none.
 #[inline]
 fn is_up_to_date(session: &Rc<Session>, state: &mut State) -> bool {
-    let newest = session.worker().topology();
-    if newest.version() == state.topology.version() {
-        return true;
-    }
+    let newest = session.worker().shared().topology_version.load(Ordering::Acquire);
+    newest == state.topology.version() || take_up_topology(session, state)
+}
+
+/// Goes by the newest topology from here on, if nothing is in flight. False: something is.
+#[cold]
+pub(crate) fn take_up_topology(session: &Rc<Session>, state: &mut State) -> bool {
     if state.replies.open() > 0 {
         return false;
     }
-    state.topology = Arc::clone(&newest);
+    session.worker().take_up_topology(); // other workers may have heard of it already, and their clients of its writes
+    state.topology = Arc::clone(&session.worker().topology());
     state.lanes.clear();
     true
 }

@@ -45,7 +45,7 @@ fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
     let mut frame = Vec::new();
     encode::command(&mut frame, &[b"SELECT", db.to_string().as_bytes()]);
     let sequence = state.replies.expect(Source::Forward, Shape::Select(db), state.reply_mode.is_silent());
-    let errand = Errand { session: Rc::clone(session), sequence, since: state.now, slot: None, redirections: 0 };
+    let errand = Errand::new(session, sequence, state.now, None, false);
     match lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
         Ok(_) => state.moving = true,
         Err(reason) => super::forward::not_sent(state, 0, &reason),

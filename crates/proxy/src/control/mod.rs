@@ -65,6 +65,7 @@ async fn serve(
     let greeting = greeting(shared, &listeners, &admin);
     let (listeners, admin) = (watch(listeners)?, watch(admin)?);
     let _background = start_background(shared, admin, questions);
+    cluster::first_topology(shared).await;
     let accepting = acceptor::start(shared, listeners);
     // Also when nobody reads it.
     let _ = writeln!(io::stderr(), "{greeting}");

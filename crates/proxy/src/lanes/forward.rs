@@ -4,6 +4,9 @@
 //! all sessions of the turn have run, and hands the replies of one read to their sessions, each of which then flushes
 //! once. Nothing is sent twice: when the connection is lost, every command on it is answered with an error.
 
+mod redirected;
+mod sent;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -16,17 +19,15 @@ use bytes::Bytes;
 use nearside_nearcache::Time;
 use nearside_resp::{Protocol, ReplyKind, ReplyScanner};
 
+use self::redirected::{Looked, Redirected};
+use self::sent::SentFrames;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::link::{Backoff, Link, LinkError};
-use super::redirected::Redirected;
-use super::sent::SentFrames;
 use super::written::{Effect, WrittenKeys};
-use crate::config::UpstreamAddress;
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::{Output, SHARE_FROM};
 use crate::session::Session;
-use crate::topology::redirect::{self, Redirect};
 use crate::topology::{Node, Slot};
 use crate::worker::Worker;
 
@@ -35,6 +36,8 @@ use crate::worker::Worker;
 const OUTPUT_LIMIT: usize = 16 << 20;
 /// Commands in flight past which sessions wait.
 const DEPTH_LIMIT: usize = 1 << 16;
+/// Bytes of commands in flight past which sessions wait, where they are kept until they are answered: in a cluster.
+const KEPT_LIMIT: usize = 64 << 20;
 /// Reads of one turn, so that a flood of replies does not starve the other tasks of the worker.
 const READS_PER_TURN: usize = 8;
 /// A connection that carried nothing for this long is closed; the next command opens another.
@@ -47,8 +50,6 @@ const UNWANTED_AFTER: Duration = Duration::from_secs(5);
 const PUT_OFF_AT_MOST: u8 = 3;
 /// Bytes that are worth a write.
 const OUTPUT_ENOUGH: usize = 16 * 1024;
-
-const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// What distinguishes the forward lanes of a worker. (The user joins it with ACL users.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,10 +88,23 @@ pub(crate) struct Errand {
     pub(crate) sequence: u64,
     /// When the command came.
     pub(crate) since: Time,
-    /// Of its keys; `None`: any node may answer it, and none will send it elsewhere.
+    /// Of its keys; `None`: none were found, and no node's word is followed that another one has them.
     pub(crate) slot: Option<Slot>,
+    /// A program at the server makes its errors, and may say what it likes: a script's, a module's.
+    pub(crate) is_program: bool,
     /// How often it was sent on from one node to another.
-    pub(crate) redirections: u8,
+    redirections: u8,
+    /// It was sent with ASKING before it.
+    asking: bool,
+}
+
+impl Errand {
+    /// One that has not been sent yet.
+    #[inline]
+    pub(crate) fn new(session: &Rc<Session>, sequence: u64, since: Time, slot: Option<Slot>, is_program: bool) -> Self {
+        let session = Rc::clone(session);
+        Errand { session, sequence, since, slot, is_program, redirections: 0, asking: false }
+    }
 }
 
 /// A command whose reply is owed.
@@ -102,16 +116,6 @@ struct Awaiting {
     offset: u64,
     /// How many they are.
     len: usize,
-}
-
-/// What an error turned out to be.
-enum Looked {
-    /// More of it has to arrive.
-    NotYet,
-    /// The command goes elsewhere.
-    Redirected(Redirected),
-    /// Like any other: what was kept of it, if something was.
-    Ordinary(Vec<u8>),
 }
 
 /// One connection to a node, shared by all sessions of a worker that have its db and protocol version.
@@ -168,6 +172,19 @@ impl State {
             Frame::Borrowed(bytes) => self.share(Bytes::copy_from_slice(bytes)),
             Frame::Shared(bytes) => self.share(bytes),
         }
+    }
+
+    /// Whether less than a `part`th of what may be is queued, in flight and kept.
+    #[inline]
+    fn has_room(&self, part: usize) -> bool {
+        self.output.len() < OUTPUT_LIMIT / part
+            && self.awaiting.len() < DEPTH_LIMIT / part
+            && (self.sent.is_none() || self.kept() < KEPT_LIMIT / part)
+    }
+
+    /// Bytes of the commands in flight.
+    fn kept(&self) -> usize {
+        self.awaiting.front().map_or(0, |front| (self.queued - front.offset) as usize)
     }
 
     /// Whether more is to be expected before the write: while every look at the clients' sockets brings more commands, one
@@ -238,23 +255,6 @@ impl ForwardLane {
         lane
     }
 
-    /// The worker it lives on.
-    pub(super) fn worker(&self) -> &Rc<Worker> {
-        &self.worker
-    }
-
-    /// Where it leads.
-    pub(super) fn address(&self) -> &UpstreamAddress {
-        self.node.address()
-    }
-
-    /// The lane of the same kind that leads to another node.
-    pub(super) fn lane_to(&self, address: &UpstreamAddress) -> Result<Rc<ForwardLane>, String> {
-        let node = self.worker.shared().nodes.at(address);
-        let node = node.ok_or_else(|| format!("{address} would be one node too many"))?;
-        self.worker.lane(&node, self.key.db, self.key.protocol)
-    }
-
     /// True while its connection is made: what its handshake established holds.
     pub(crate) fn is_up(&self) -> bool {
         self.state.borrow().link == Link::Up
@@ -264,7 +264,7 @@ impl ForwardLane {
     #[inline]
     pub(crate) fn has_room(&self, session: &Rc<Session>) -> bool {
         let mut state = self.state.borrow_mut();
-        if state.output.len() < OUTPUT_LIMIT && state.awaiting.len() < DEPTH_LIMIT {
+        if state.has_room(1) {
             return true;
         }
         if session.park() {
@@ -300,18 +300,6 @@ impl ForwardLane {
         }
         self.node.counters(self.worker.index()).commands.add(1);
         Ok(effect)
-    }
-
-    /// As [`ForwardLane::submit`], with ASKING before it: the node answers although the slot is not its own yet.
-    pub(super) fn submit_asking(
-        &self,
-        errand: Errand,
-        frame: Frame<'_>,
-        note_keys: impl FnOnce(&mut WrittenKeys) -> Effect,
-    ) -> Result<Effect, String> {
-        self.submit(errand.clone(), Frame::Borrowed(ASKING), |_| Effect::None)?;
-        self.state.borrow_mut().awaiting.back_mut().expect("just queued").errand = None;
-        self.submit(errand, frame, note_keys)
     }
 
     /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout; or if nothing is in flight, and
@@ -445,7 +433,7 @@ impl ForwardLane {
     /// Lets the sessions go on that wait for room, once there is plenty.
     fn resume_parked(&self) {
         let mut state = self.state.borrow_mut();
-        if state.parked.is_empty() || state.output.len() > OUTPUT_LIMIT / 2 || state.awaiting.len() > DEPTH_LIMIT / 2 {
+        if state.parked.is_empty() || !state.has_room(2) {
             return;
         }
         let parked = std::mem::take(&mut state.parked);
@@ -548,53 +536,6 @@ impl ForwardLane {
             }
         }
         Ok(())
-    }
-
-    /// An error of a node of a cluster, of which `piece` has arrived now: it may say that another node has to answer.
-    #[cold]
-    fn look_at_error(&self, state: &mut State, piece: &[u8], complete: bool) -> Result<Looked, LinkError> {
-        let mut line = std::mem::take(&mut state.error);
-        if line.is_empty() && complete && !Redirect::is_likely(piece) {
-            return Ok(Looked::Ordinary(line));
-        }
-        line.extend_from_slice(piece);
-        if !complete && line.len() < redirect::LONGEST {
-            state.error = line;
-            return Ok(Looked::NotYet);
-        }
-        let redirect = complete.then(|| Redirect::parse(&line, self.node.address())).flatten();
-        let Some(redirect) = redirect else { return Ok(Looked::Ordinary(line)) };
-        self.worker.shared().topology_doubted.notify_one();
-        let Some(front) = state.awaiting.front() else {
-            return Err(LinkError::Protocol("a reply that no command asked for".into()));
-        };
-        let slot = front.errand.as_ref().and_then(|errand| errand.slot);
-        let is_ours = match &redirect {
-            // A script may say what it likes: it is followed only where it may be true.
-            Redirect::Moved(moved, _) | Redirect::Ask(moved, _) => slot == Some(*moved),
-            Redirect::TryAgain => slot.is_some(),
-            Redirect::Down => false,
-        };
-        if !is_ours {
-            return Ok(Looked::Ordinary(line));
-        }
-        if let Redirect::Moved(moved, _) = redirect {
-            self.worker.shared().lost_slot(&self.node, moved);
-        }
-        Ok(Looked::Redirected(self.take_back(state, redirect)))
-    }
-
-    /// Takes back the oldest command, which was not carried out, to be sent elsewhere.
-    fn take_back(&self, state: &mut State, redirect: Redirect) -> Redirected {
-        let front = state.awaiting.pop_front().expect("somebody has asked");
-        let errand = front.errand.expect("ASKING has no slot");
-        let frame = state.sent.as_mut().expect("in a cluster").take_front(front.len);
-        let mut keys = Vec::new();
-        if let Effect::Keys(count) | Effect::EverythingAnd(count) = front.effect {
-            state.written.pop(count, |key| keys.push(key.to_vec()));
-        }
-        errand.session.redirected(errand.sequence);
-        Redirected { errand, frame, keys, effect: front.effect, redirect }
     }
 
     /// The oldest command has been carried out: what it wrote leaves the cache before anybody hears of it.

@@ -247,6 +247,7 @@ impl LoaderLane {
         {
             let mut state = self.state.borrow_mut();
             state.up = true;
+            state.condemned = None;
             state.server = server;
             state.progress = clock::now();
         }

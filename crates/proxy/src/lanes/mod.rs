@@ -1,8 +1,8 @@
 //! Lanes: connections to the upstream that carry the commands of many clients.
 //!
 //! - `connect` opens one and brings it into the state its commands need (user, protocol version, db, tracking).
-//! - `forward` carries clients' bytes as they are; `written` and `sent` are what it keeps of them until they are answered,
-//!   `redirected` sends on what another node of a cluster has to answer.
+//! - `forward` carries clients' bytes as they are. `written` and `forward/sent` are what it keeps of them until they are
+//!   answered; `forward/redirected` sends on what another node of a cluster has to answer.
 //! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations.
 //! - `link` is what both share: is the upstream there, and how long until the next try.
 
@@ -10,6 +10,4 @@ pub(crate) mod connect;
 pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod loader;
-mod redirected;
-mod sent;
 pub(crate) mod written;

@@ -450,8 +450,12 @@ impl Session {
     }
 
     /// A second has passed: idle clients and slow readers.
-    pub(crate) fn check(&self, now: Time) {
+    pub(crate) fn check(self: &Rc<Self>, now: Time) {
         let state = &mut *self.state.borrow_mut();
+        if state.topology.version() != self.worker.topology().version() {
+            // Else one that sends nothing would keep an old one in memory.
+            commands::place::take_up_topology(self, state);
+        }
         let config = self.worker.config();
         let reason = if state.output_over_soft_limit(now, &config.output_limits) {
             CutOff::Output

@@ -1,9 +1,10 @@
 //! Which keys the session's own unanswered commands touch, so that a cached read does not overtake a write, nor a
 //! command a fetch.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use nearside_nearcache::Time;
+use rustc_hash::FxBuildHasher;
 
 /// Keys remembered by name; more in flight count as "every key", which is safe: such reads go upstream in order.
 const REMEMBERED: usize = 64;
@@ -23,7 +24,7 @@ pub(crate) struct Order {
     /// Fetches for this session, in any order.
     fetches: Vec<Fetch>,
     /// Commands that a node of a cluster has sent elsewhere.
-    redirected: Vec<u64>,
+    redirected: HashSet<u64, FxBuildHasher>,
 }
 
 /// A fetch this session waits for.
@@ -78,7 +79,7 @@ impl Order {
     #[inline]
     fn arrived(&mut self, sequence: u64) {
         if !self.redirected.is_empty() {
-            self.redirected.retain(|redirected| *redirected != sequence);
+            self.redirected.remove(&sequence);
         }
     }
 
@@ -95,9 +96,7 @@ impl Order {
 
     /// The command was not carried out where it was sent, and is on its way to another node.
     pub(crate) fn redirected(&mut self, sequence: u64) {
-        if !self.redirected.contains(&sequence) {
-            self.redirected.push(sequence);
-        }
+        self.redirected.insert(sequence);
     }
 
     /// A command is on its way to another node: what is sent now might overtake it.

@@ -90,8 +90,12 @@ fn endpoints<'v>(slots: &'v Value, asked: &UpstreamAddress) -> HashMap<&'v str, 
 
 fn endpoint<'v>(node: &'v [Value], asked: &UpstreamAddress) -> Option<(&'v str, UpstreamAddress)> {
     let text = |value: &'v Value| value.as_bytes().and_then(|bytes| std::str::from_utf8(bytes).ok());
-    // Null where the cluster is set up not to tell: the host that was asked then.
+    // Null where the cluster is set up not to tell: the host that was asked then. `?` where it should tell a name, and has
+    // none: then what `CLUSTER NODES` says is as good.
     let host = text(node.first()?).unwrap_or_default();
+    if host == "?" {
+        return None;
+    }
     let port = u16::try_from(node.get(1)?.as_integer()?).ok().filter(|port| *port != 0)?;
     Some((text(node.get(2)?)?, UpstreamAddress::Tcp { host: host_or_that_of(host, asked)?, port }))
 }
@@ -139,7 +143,7 @@ mod tests {
         for (host, expected) in [
             (bulk("one.example"), tcp("one.example", 7000)),
             (bulk(""), tcp("asked", 7000)),
-            (bulk("?"), tcp("asked", 7000)),
+            (bulk("?"), tcp("10.0.0.1", 7000)),
             (Value::Null, tcp("asked", 7000)),
         ] {
             let view = View::parse(&bulk(NODES), &slots(0, 5460, &[(host, 7000, "aaa")]), &tcp("asked", 1)).unwrap();

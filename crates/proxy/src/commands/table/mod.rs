@@ -248,6 +248,12 @@ impl Command {
         if self.flags.contains(Flags::MODULE) { Keys::Unknown } else { Keys::Malformed }
     }
 
+    /// Whether its errors are made by somebody's program: EVAL, FCALL and their like, and the commands of modules.
+    #[inline]
+    pub(crate) fn runs_program(&self) -> bool {
+        self.flags.contains(Flags::NO_MANDATORY_KEYS.with(Flags::NOSCRIPT)) || self.flags.contains(Flags::MODULE)
+    }
+
     /// Whether this request may wait at the server.
     pub(crate) fn blocks(&self, request: &Request<'_>) -> bool {
         match self.route {
