@@ -16,20 +16,17 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Where rustup puts cargo, which may have been installed by the line before.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help run build test test-clients interleavings lint bench-quick bench-micro fuzz clean
+.PHONY: help run build test test-clients interleavings lint bench-quick bench-size bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build ## Nearside before a throw-away Redis, until Ctrl-C; UPSTREAM=redis://host:port uses that one instead
+run: build ## Nearside before a throw-away Redis Cluster, until Ctrl-C; UPSTREAM=redis://host:port uses that Redis instead
 	@.ci/try $(TARGET_DIR)/release/nearside '$(LISTEN)' '$(ADMIN)' '$(UPSTREAM)'
 
 build: ## the release build: target/release/nearside
 	@.ci/need cargo cc
 	cargo build --release -p nearside
-
-# Until redis-cluster:// upstreams are there: without this line client libraries meet a standalone and a cluster behind it.
-test test-clients: export NEARSIDE_TEST_UPSTREAM ?= standalone
 
 test: .venv/installed ## every test: unit, property, whole program, interleavings, client libraries
 	@.ci/need cargo cc redis-server
@@ -37,7 +34,7 @@ test: .venv/installed ## every test: unit, property, whole program, interleaving
 	@$(MAKE) --no-print-directory interleavings
 	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
 
-test-clients: .venv/installed $(NODE_MODULES)/.package-lock.json ## client libraries with their default settings: redis-py, go-redis, ioredis, node-redis
+test-clients: .venv/installed $(NODE_MODULES)/.package-lock.json ## client libraries with their default settings, before one Redis and a cluster: redis-py, go-redis, ioredis, node-redis
 	@.ci/need cargo cc redis-server go
 	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
 	tests/clients/with-upstream go -C tests/clients/go test -count=1 ./...
@@ -59,6 +56,11 @@ bench-quick: ## CPU per command: Redis direct, a hit, forwarding; a minute or tw
 	@.ci/need cargo cc redis-server
 	cargo build --release -p nearside -p nearside-benches
 	$(TARGET_DIR)/release/bench-quick
+
+bench-size: ## 1,000 busy connections, alone and among 10,000: latency, CPU per command, memory; a minute or two
+	@.ci/need cargo cc redis-server
+	cargo build --release -p nearside -p nearside-benches
+	$(TARGET_DIR)/release/bench-size
 
 bench-micro: ## nanoseconds of request decode and reply scan
 	@.ci/need cargo cc

@@ -24,6 +24,8 @@ const OTHER_FILES: usize = 1000;
 const IDLE_MEMORY: u64 = 100_000_000;
 /// Each has its own lanes.
 const WORKERS: usize = 4;
+/// No node is to be given up because the machine is busy with all that is asked here.
+const PATIENT: &[&str] = &["--cluster-node-timeout", "30000"];
 
 /// Held by a test that has so many clients: this process has files for one such test at a time.
 static FILES: Mutex<()> = Mutex::new(());
@@ -44,28 +46,33 @@ fn connections(server: &RedisServer) -> BTreeMap<String, usize> {
     counted
 }
 
+/// Before a cluster, and aware of who serves what there.
+fn before_cluster(cluster: &RedisCluster, args: &[&str]) -> Nearside {
+    let nearside = Nearside::before_cluster(cluster, args);
+    eventually("it is ready", SOON, || (nearside.admin("/readyz").0 == 200).then_some(()));
+    nearside
+}
+
 fn connections_of_all(cluster: &RedisCluster) -> Vec<BTreeMap<String, usize>> {
     (0..3).map(|number| connections(cluster.node(number))).collect()
 }
 
-/// Half of them speak RESP3.
+/// Half of them speak RESP3: some of those that came to each worker, one of which gets every fourth.
 fn say_hello(crowd: &mut Crowd) {
-    let replies = crowd.ask(|number| words(if number % 2 == 0 { "HELLO 2" } else { "HELLO 3" }));
-    for (number, reply) in replies.iter().enumerate() {
-        assert!(reply.starts_with(if number % 2 == 0 { b"*" } else { b"%" }), "client {number}: {reply:?}");
-    }
+    let is_resp3 = |number: usize| number / WORKERS % 2 == 1;
+    let hello = |number: usize| words(if is_resp3(number) { "HELLO 3" } else { "HELLO 2" });
+    crowd.ask(hello, |number, reply| {
+        assert!(reply.starts_with(if is_resp3(number) { b"%" } else { b"*" }), "client {number}: {reply:?}");
+    });
 }
 
 /// Everybody reads a key of each node, by the cache and by a forward lane, and gets an answer from Nearside itself.
 fn all_are_served(crowd: &mut Crowd, keys: &[String]) {
-    assert!(crowd.call("PING").iter().all(|reply| *reply == "+PONG\r\n"));
+    crowd.call("PING", "+PONG\r\n");
     for key in keys {
         let expected = format!("${}\r\n{key}\r\n", key.len());
-        for command in [format!("GET {key}"), format!("GETRANGE {key} 0 -1")] {
-            for (number, reply) in crowd.call(&command).iter().enumerate() {
-                assert_eq!(*reply, expected.as_str(), "client {number}: {command}");
-            }
-        }
+        crowd.call(&format!("GET {key}"), &expected);
+        crowd.call(&format!("GETRANGE {key} 0 -1"), &expected);
     }
 }
 
@@ -90,12 +97,12 @@ fn ten_thousand_clients_are_served_by_as_many_connections_upstream_as_a_hundred(
     }
     let _files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let clients = CLIENTS.min(raise_file_limit(CLIENTS + OTHER_FILES) - OTHER_FILES);
-    let cluster = RedisCluster::start(3);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     let keys = spread_keys(3, "key");
     keys.iter().for_each(|key| assert_eq!(cluster.client().command(&["SET", key, key]), "+OK\r\n"));
     let (workers, most) = (WORKERS.to_string(), clients.to_string());
     let args = ["--workers", &workers, "--cache-size", "64MiB", "--max-clients", &most];
-    let mut nearside = Nearside::before_cluster(&cluster, &args);
+    let mut nearside = before_cluster(&cluster, &args);
     let process = nearside.process().id();
 
     let mut crowd = Crowd::connect(nearside.address(), 100);
@@ -141,11 +148,11 @@ fn ten_thousand_idle_clients_take_little_memory() {
     }
     let _files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let clients = CLIENTS.min(raise_file_limit(CLIENTS + OTHER_FILES) - OTHER_FILES);
-    let cluster = RedisCluster::start(3);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     let keys = spread_keys(3, "key");
     keys.iter().for_each(|key| assert_eq!(cluster.client().command(&["SET", key, key]), "+OK\r\n"));
     let most = clients.to_string();
-    let mut nearside = Nearside::before_cluster(&cluster, &["--cache-size", "64MiB", "--max-clients", &most]);
+    let mut nearside = before_cluster(&cluster, &["--cache-size", "64MiB", "--max-clients", &most]);
     let process = nearside.process().id();
     eprintln!("{} bytes of memory without a client", resident_bytes(process));
 
@@ -156,13 +163,12 @@ fn ten_thousand_idle_clients_take_little_memory() {
     idle_memory_is_in_bounds(process, "by clients who asked a little");
 
     // Buffers grow with what passes through them, and are given back.
-    let value = "v".repeat(8000);
-    let set = |number: usize| request(&["SET", &format!("large:{}", number % 100), &value]);
-    assert!(crowd.ask(set).iter().all(|reply| *reply == "+OK\r\n"));
-    let replies = crowd.ask(|number| words(&format!("GETRANGE large:{} 0 -1", number % 100)));
-    assert!(replies.iter().all(|reply| reply.bulk() == Some(value.as_bytes())));
-    drop(replies);
-    idle_memory_is_in_bounds(process, "by clients who asked for much");
+    for size in [8000, 30_000] {
+        let value = "v".repeat(size);
+        crowd.call(&format!("SET large {value}"), "+OK\r\n");
+        crowd.call("GETRANGE large 0 -1", &format!("${size}\r\n{value}\r\n"));
+        idle_memory_is_in_bounds(process, &format!("by clients who asked for {size} bytes each"));
+    }
 
     crowd.leave(0);
     no_clients_left(&nearside);
@@ -240,9 +246,9 @@ fn a_pipeline_of_100_000_commands_to_all_nodes_is_answered_in_order() {
     if calibrating("address that stands for a cluster") {
         return;
     }
-    let cluster = RedisCluster::start(3);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     for (seed, hello, null) in [(1, "HELLO 2", "$-1\r\n"), (2, "HELLO 3", "_\r\n")] {
-        let nearside = Nearside::before_cluster(&cluster, &["--workers", "2"]);
+        let nearside = before_cluster(&cluster, &["--workers", "2"]);
         let mut client = nearside.client();
         assert!(!client.call(hello).is_error());
         mixed(100_000, seed, null).run(&mut client);
@@ -255,8 +261,8 @@ fn pipelines_of_many_clients_at_once_are_each_answered_in_order() {
     if calibrating("address that stands for a cluster") {
         return;
     }
-    let cluster = RedisCluster::start(3);
-    let nearside = Nearside::before_cluster(&cluster, &["--workers", "2"]);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
+    let nearside = before_cluster(&cluster, &["--workers", "2"]);
     std::thread::scope(|scope| {
         for client in 0..8 {
             let nearside = &nearside;
@@ -282,8 +288,8 @@ fn commands_of_100_000_keys_in_one_slot_are_answered_like_others() {
     if calibrating("address that stands for a cluster") {
         return;
     }
-    let cluster = RedisCluster::start(3);
-    let nearside = Nearside::before_cluster(&cluster, &["--workers", "2"]);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
+    let nearside = before_cluster(&cluster, &["--workers", "2"]);
     let (mut client, mut other) = (nearside.client(), nearside.client());
     let key = |number: usize| format!("{{slot}}:{number}");
     let with_keys = |name: &str| [vec![name.to_owned()], (0..KEYS).map(key).collect()].concat();
@@ -352,11 +358,11 @@ fn clients_that_do_not_read_are_paused_until_they_do() {
     if calibrating("memory of its own") {
         return;
     }
-    let cluster = RedisCluster::start(3);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     for key in spread_keys(3, "kibibyte") {
         assert_eq!(cluster.client().command(&["SET", &key, &"x".repeat(1024)]), "+OK\r\n");
     }
-    let mut nearside = Nearside::before_cluster(&cluster, &["--workers", "2"]);
+    let mut nearside = before_cluster(&cluster, &["--workers", "2"]);
     let process = nearside.process().id();
     for command in ["GET", "GETRANGE"] {
         let asked = spread_keys(3, "kibibyte");
@@ -393,13 +399,13 @@ fn clients_that_let_large_replies_pile_up_are_cut_off_and_memory_is_bounded() {
     if calibrating("output limits") {
         return;
     }
-    let cluster = RedisCluster::start(3);
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     let keys = spread_keys(3, "mebibyte");
     for key in &keys {
         assert_eq!(cluster.client().command(&["SET", key, &"x".repeat(1 << 20)]), "+OK\r\n");
     }
     let limits = ["--output-limit-hard", "8MiB", "--output-limit-soft", "1GiB"];
-    let mut nearside = Nearside::before_cluster(&cluster, &[&["--workers", "2"], &limits[..]].concat());
+    let mut nearside = before_cluster(&cluster, &[&["--workers", "2"], &limits[..]].concat());
     let process = nearside.process().id();
     let asked = keys.iter().map(|key| words(&format!("GETRANGE {key} 0 -1"))).collect::<Vec<_>>().concat();
     let slow = SlowReaders::ask(&nearside, SLOW, &asked.repeat(30));
@@ -410,8 +416,9 @@ fn clients_that_let_large_replies_pile_up_are_cut_off_and_memory_is_bounded() {
     });
     let most = most_resident_bytes(process);
     eprintln!("{} MiB at most, where {} MiB are asked for", most / MIB, SLOW * 90);
-    // What has been read of a reply when its client passes the limit comes on top; twice that, as buffers double.
-    assert!(most < 2 * SLOW as u64 * (LIMIT + MIB) + 64 * MIB, "{most} bytes of memory");
+    // What has been read of a reply when its client passes the limit comes on top. A buffer that grows doubles, and is there
+    // twice while it is copied.
+    assert!(most < 3 * SLOW as u64 * (LIMIT + MIB) + 64 * MIB, "{most} bytes of memory");
     slow.writers.into_iter().for_each(|writer| writer.join().unwrap());
     others_are_served(&nearside);
     eventually("the memory is given back", SOON, || (resident_bytes(process) < 64 * MIB).then_some(()));
@@ -436,9 +443,9 @@ fn the_databases_of_a_worker_are_capped_with_an_error_that_says_so() {
     }
     let redis = many_databases();
     let nearside = Nearside::with(&redis, &["--workers", "1"]);
-    // Kept open, each in its own.
+    // Kept open, each in its own. The first database is always to be had, and does not count.
     let mut sessions = Vec::new();
-    for db in 0..32 {
+    for db in 1..=32 {
         for hello in ["HELLO 2", "HELLO 3"] {
             let mut client = nearside.client();
             assert!(!client.call(hello).is_error());
@@ -450,7 +457,8 @@ fn the_databases_of_a_worker_are_capped_with_an_error_that_says_so() {
     assert_eq!(lanes(&redis), LANES);
 
     let mut client = nearside.client();
-    let refused = client.call("SELECT 32");
+    assert_eq!(client.call("SET key 0:3"), "+OK\r\n");
+    let refused = client.call("SELECT 33");
     assert!(refused.starts_with(b"-UPSTREAM "), "{refused:?}");
     let text = refused.text();
     assert!(text.contains("64 connections") && text.contains("database was not changed"), "{text}");
@@ -458,13 +466,13 @@ fn the_databases_of_a_worker_are_capped_with_an_error_that_says_so() {
     for command in ["GET key", "GETRANGE key 0 -1"] {
         assert_eq!(client.call(command), "$3\r\n0:3\r\n");
         for (number, session) in sessions.iter_mut().enumerate() {
-            let expected = format!("{}:3", number / 2);
+            let expected = format!("{}:3", number / 2 + 1);
             assert_eq!(session.call(command).bulk(), Some(expected.as_bytes()), "session {number}: {command}");
         }
     }
-    assert_eq!(client.call("SELECT 31"), "+OK\r\n");
-    assert_eq!(client.call("GETRANGE key 0 -1"), "$4\r\n31:3\r\n");
-    assert_eq!(lanes(&redis), LANES);
+    assert_eq!(client.call("SELECT 32"), "+OK\r\n");
+    assert_eq!(client.call("GETRANGE key 0 -1"), "$4\r\n32:3\r\n");
+    assert_eq!(lanes(&redis), LANES + 1);
 }
 
 #[test]
@@ -484,18 +492,62 @@ fn sessions_in_more_databases_than_there_are_connections_for_get_an_error_and_no
     for db in (0..DATABASES).chain(0..DATABASES) {
         let mut client = nearside.client();
         let selected = client.call(&format!("SELECT {db}"));
-        refused += usize::from(selected.is_error());
         let now_in = if selected == "+OK\r\n" { db } else { 0 };
-        for command in ["GET key", "GETRANGE key 0 -1"] {
-            assert_eq!(client.call(command).bulk(), Some(now_in.to_string().as_bytes()), "db {db}: {selected:?}");
+        refused += usize::from(selected.is_error());
+        // Another protocol version is another connection.
+        for (hello, header) in [("HELLO 2", b'*'), ("HELLO 3", b'%')] {
+            assert_eq!(client.call(hello).first(), Some(&header), "db {db}");
+            for command in ["GET key", "GETRANGE key 0 -1"] {
+                let reply = client.call(command);
+                let is_right = reply.bulk() == Some(now_in.to_string().as_bytes()) || reply.starts_with(b"-UPSTREAM ");
+                assert!(is_right, "db {db}, {selected:?}, {hello}, {command}: {reply:?}");
+            }
         }
-        // Another protocol version is another connection, of which there are no more.
-        assert!(client.call("HELLO 3").starts_with(b"%"), "db {db}");
-        let reply = client.call("GETRANGE key 0 -1");
-        let is_right = reply.bulk() == Some(now_in.to_string().as_bytes()) || reply.starts_with(b"-UPSTREAM ");
-        assert!(is_right, "db {db}: {reply:?}");
         sessions.push(client);
     }
     assert!(refused > 0, "of {DATABASES} databases none was refused");
-    assert!(lanes(&redis) <= 2 * LANES, "{:?}", connections(&redis));
+    // The first database comes on top, in both protocol versions.
+    let is_within = || (lanes(&redis) <= 2 * (LANES + 2)).then_some(());
+    eventually("the connections are as many as they may be", SOON, is_within);
+}
+
+/// So many that there is no connection left for others.
+fn in_other_databases(nearside: &Nearside) -> Vec<Client> {
+    let select = |db: u16| {
+        let mut client = nearside.client();
+        client.call(&format!("SELECT {db}"));
+        client.call("GETRANGE key 0 -1");
+        client
+    };
+    (1..DATABASES).map(select).collect()
+}
+
+#[test]
+fn the_first_database_is_served_however_many_others_are_in_use() {
+    if calibrating("connections of its own") {
+        return;
+    }
+    let redis = many_databases();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let _others = in_other_databases(&nearside);
+    let mut client = nearside.client();
+    assert_eq!(client.call("SET key v"), "+OK\r\n");
+    assert_eq!(client.call("GET key"), "$1\r\nv\r\n");
+}
+
+#[test]
+fn databases_that_nobody_uses_any_more_make_room_for_others() {
+    if calibrating("connections of its own") {
+        return;
+    }
+    let redis = many_databases();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    drop(in_other_databases(&nearside));
+    no_clients_left(&nearside);
+    let mut client = nearside.client();
+    let last = DATABASES - 1;
+    eventually("another database is to be had", SOON, || {
+        (client.call(&format!("SELECT {last}")) == "+OK\r\n").then_some(())
+    });
+    assert_eq!(client.call("SET key v"), "+OK\r\n");
 }

@@ -47,28 +47,30 @@ impl Crowd {
         self.streams.is_empty()
     }
 
-    /// All of them ask before anybody reads; gives the reply of each.
+    /// All of them ask before anybody reads; `check` sees the reply of each.
     ///
     /// # Panics
     /// When one of them gets none.
     #[track_caller]
-    pub fn ask(&mut self, request_of: impl Fn(usize) -> Vec<u8>) -> Vec<Reply> {
+    pub fn ask(&mut self, request_of: impl Fn(usize) -> Vec<u8>, mut check: impl FnMut(usize, Reply)) {
         for (number, stream) in self.streams.iter_mut().enumerate() {
             stream.write_all(&request_of(number)).unwrap_or_else(|error| panic!("client {number} cannot ask: {error}"));
         }
-        let read = |(number, stream): (usize, &mut TcpStream)| {
+        for (number, stream) in self.streams.iter_mut().enumerate() {
             // Only one reply is owed, so nothing that the buffer took in is lost with it.
-            let mut reader = BufReader::with_capacity(512, stream);
-            Reply::read(&mut reader).unwrap_or_else(|error| panic!("client {number} got no reply: {error}"))
-        };
-        self.streams.iter_mut().enumerate().map(read).collect()
+            let reply = Reply::read(&mut BufReader::with_capacity(512, stream));
+            check(number, reply.unwrap_or_else(|error| panic!("client {number} got no reply: {error}")));
+        }
     }
 
-    /// As [`Self::ask`], the same words from all.
+    /// As [`Self::ask`], the same words from all, who get the same bytes.
+    ///
+    /// # Panics
+    /// When one of them gets others.
     #[track_caller]
-    pub fn call(&mut self, line: &str) -> Vec<Reply> {
+    pub fn call(&mut self, line: &str, expected: &str) {
         let request = words(line);
-        self.ask(|_| request.clone())
+        self.ask(|_| request.clone(), |number, reply| assert_eq!(reply, *expected, "client {number}: {line}"));
     }
 
     /// Those from `count` on leave.

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use nearside_benches::closed_loop::ClosedLoop;
 use nearside_benches::cluster::Cluster;
+use nearside_benches::median::median;
 use nearside_benches::server::Server;
 use nearside_benches::tape::{Mix, Tape, Workload};
 use nearside_benches::{cpu, preload};
@@ -212,23 +213,4 @@ fn print_row(depth: &Depth, name: &str, turns: &[Turn], compared: Option<(&[Turn
         median(turns.iter().map(|turn| turn.throughput)),
         median(turns.iter().map(|turn| turn.load_busy)) * 100.0,
     );
-}
-
-/// The middle value; of two middle ones, their mean.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut sorted: Vec<f64> = values.collect();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_and_no_outlier_moves_it() {
-        assert_eq!(median([3.0, 1000.0, 1.0].into_iter()), 3.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 1000.0].into_iter()), 3.0);
-    }
 }

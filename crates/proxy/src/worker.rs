@@ -38,7 +38,7 @@ const TICKS_PER_SWEEP: u32 = 10;
 const MOMENT: Duration = Duration::from_millis(1);
 /// Messages taken from the mailbox in one turn.
 const MESSAGES_PER_TURN: usize = 256;
-/// Forward lanes of a worker to one node: two protocol versions in each of 32 databases.
+/// Forward lanes of a worker to one node, beside those of the first db: two protocol versions in each of 32 databases.
 const LANES_PER_NODE: usize = 64;
 
 /// See the module.
@@ -301,11 +301,14 @@ impl Worker {
         if let Some(lane) = lanes.get(&key) {
             return Ok(Rc::clone(lane));
         }
-        if lanes.keys().filter(|other| other.node == key.node).count() >= LANES_PER_NODE {
-            return Err(format!(
-                "{} has {LANES_PER_NODE} connections of this worker, for as many databases",
-                node.address()
-            ));
+        // The first db is always served, and others as long as not all the lanes that are left for them are in use.
+        let is_counted = |other: &LaneKey| other.node == key.node && other.db != self.first_db();
+        if is_counted(&key) && lanes.keys().filter(|other| is_counted(other)).count() >= LANES_PER_NODE {
+            let unused = lanes.values().find(|lane| is_counted(&lane.key()) && lane.end_if_unused());
+            let Some(unused) = unused.map(|lane| lane.key()) else {
+                return Err(format!("{} has {LANES_PER_NODE} connections of this worker in use", node.address()));
+            };
+            lanes.remove(&unused);
         }
         let lane = ForwardLane::spawn(self, node, key);
         lanes.insert(key, Rc::clone(&lane));
@@ -314,8 +317,12 @@ impl Worker {
 
     /// Forgets a lane that has ended: its db does not exist, or its node is no longer there. Sessions that still hold it hear
     /// from it why.
-    pub(crate) fn forget_lane(&self, key: LaneKey) {
-        self.lanes.borrow_mut().remove(&key);
+    pub(crate) fn forget_lane(&self, lane: &ForwardLane) {
+        let mut lanes = self.lanes.borrow_mut();
+        // Another one may have taken its place.
+        if lanes.get(&lane.key()).is_some_and(|known| std::ptr::eq(&raw const **known, lane)) {
+            lanes.remove(&lane.key());
+        }
     }
 
     fn loader(self: &Rc<Self>, node: &Arc<Node>, db: u16) -> Rc<LoaderLane> {

@@ -154,6 +154,8 @@ struct State {
     parked: Vec<Rc<Session>>,
     /// Set by the tick: the reason to end the connection.
     condemned: Option<LinkError>,
+    /// Its place was given to another one.
+    is_over: bool,
 }
 
 impl State {
@@ -248,11 +250,17 @@ impl ForwardLane {
                 put_off: (0, 0),
                 parked: Vec::new(),
                 condemned: None,
+                is_over: false,
             }),
             waker: Cell::new(None),
         });
         tokio::task::spawn_local(Rc::clone(&lane).run());
         lane
+    }
+
+    /// What distinguishes it.
+    pub(crate) fn key(&self) -> LaneKey {
+        self.key
     }
 
     /// True while its connection is made: what its handshake established holds.
@@ -327,7 +335,21 @@ impl ForwardLane {
 
     /// Nothing is to be expected of it any more: its node is no part of the topology, and nobody uses it.
     fn is_unwanted(&self, state: &State, now: Time) -> bool {
-        state.awaiting.is_empty() && now >= state.progress + UNWANTED_AFTER && !self.worker.topology().has(&self.node)
+        let is_left = now >= state.progress + UNWANTED_AFTER && !self.worker.topology().has(&self.node);
+        state.awaiting.is_empty() && (state.is_over || is_left)
+    }
+
+    /// Ends the lane, if no session holds it: only the worker and the lane's own task do.
+    pub(crate) fn end_if_unused(self: &Rc<Self>) -> bool {
+        let mut state = self.state.borrow_mut();
+        if Rc::strong_count(self) > 2 || !state.awaiting.is_empty() {
+            return false;
+        }
+        state.is_over = true;
+        state.condemned = Some(LinkError::Closed);
+        drop(state);
+        self.wake();
+        true
     }
 
     fn wake(&self) {
@@ -360,7 +382,7 @@ impl ForwardLane {
                 Err(error) => {
                     self.refused(&error);
                     if !self.is_worth_retrying() {
-                        return self.worker.forget_lane(self.key);
+                        return self.worker.forget_lane(&self);
                     }
                     tokio::time::sleep(backoff.next(clock::now())).await;
                 }
@@ -378,7 +400,7 @@ impl ForwardLane {
 
     /// Ends the lane: a session that still holds it asks for another one.
     fn retire(&self) {
-        self.worker.forget_lane(self.key);
+        self.worker.forget_lane(self);
         let reason = format!("{} is no longer part of the cluster", self.node.address());
         self.fail_all(Link::Down { reason }, b"", b"");
     }
@@ -391,7 +413,7 @@ impl ForwardLane {
     /// Ready once somebody has queued a command, or while the upstream is down and to be tried again, or to end.
     fn poll_wanted(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.borrow_mut();
-        if state.link == Link::Idle && state.condemned.take().is_none() {
+        if state.link == Link::Idle && state.condemned.take().is_none() && !state.is_over {
             self.waker.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
@@ -576,7 +598,7 @@ impl ForwardLane {
 
     /// The upstream does not have this db: it says so in its own words, and the lane ends.
     fn no_such_db(&self, line: &[u8]) {
-        self.worker.forget_lane(self.key);
+        self.worker.forget_lane(self);
         let reason = format!("db {}: {}", self.key.db, String::from_utf8_lossy(line));
         let line = [b"-", line, b"\r\n"].concat();
         self.fail_all(Link::Down { reason }, &line, &line);
