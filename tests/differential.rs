@@ -1,14 +1,17 @@
 //! Thousands of commands to Redis directly and through Nearside: the same bytes come back.
 //!
+//! Before a cluster too, where a client that follows redirections by itself is the measure.
+//!
 //! `NEARSIDE_TEST_SEED=N` replays a run, `NEARSIDE_TEST_COMMANDS=N` makes it longer.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use nearside_tests::generator::templates::LEFT_OUT;
-use nearside_tests::generator::{Generator, Keyspace, generated_names};
-use nearside_tests::{Difference, Nearside, RedisServer, Worlds};
+use nearside_tests::generator::{Generated, Generator, Keyspace, TAGS, generated_names};
+use nearside_tests::{Difference, Nearside, RedisCluster, RedisServer, Worlds, calibrating, key_slot};
 
 const CONNECTIONS: usize = 4;
 const COMMANDS: usize = 60_000;
@@ -53,6 +56,146 @@ fn connections_that_run_at_once_get_the_bytes_that_redis_gives() {
             });
         }
     });
+}
+
+#[test]
+fn before_a_cluster_connections_that_take_turns_get_the_bytes_that_redis_gives() {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = two_clusters();
+    let nearside = before(&behind, &[]);
+    let seed = seed();
+    let mut worlds = Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), CONNECTIONS, seed);
+    let mut generator = Generator::new(seed, Keyspace::Tagged("turns".to_owned()));
+    let mut turns = fastrand::Rng::with_seed(seed);
+    while worlds.compared() < commands() {
+        let commands = generator.pipeline();
+        worlds
+            .pipeline(turns.usize(..CONNECTIONS), &commands)
+            .unwrap_or_else(|difference| replay_with(seed, difference));
+    }
+    assert_worth_comparing(&worlds);
+}
+
+#[test]
+fn before_a_cluster_connections_that_run_at_once_get_the_bytes_that_redis_gives() {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = two_clusters();
+    let nearside = before(&behind, &["--workers", "4"]);
+    compare_at_once(&direct, &nearside, seed(), |_| true);
+}
+
+#[test]
+fn while_slots_move_connections_that_run_at_once_get_the_bytes_that_redis_gives() {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = two_clusters();
+    let nearside = before(&behind, &["--workers", "4"]);
+    let compared = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| move_about(&behind, &compared));
+        let _ends = Ends(&compared);
+        compare_at_once(&direct, &nearside, seed(), |command| !may_wait(command) && !shows_that_it_moved(command));
+        compared.store(true, Ordering::Relaxed);
+        let moves = moving.join().unwrap();
+        assert!(moves > 50, "{moves} slots moved meanwhile");
+    });
+    let redirected = ["MOVED", "ASK"].map(|code| (0..2).map(|node| errors(&behind, node, code)).sum::<u64>());
+    assert!(redirected.iter().all(|count| *count > 50), "MOVED and ASK were met: {redirected:?}");
+}
+
+/// One that stands still, with nodes of its own number, and one before which Nearside is put.
+fn two_clusters() -> (RedisCluster, RedisCluster) {
+    std::thread::scope(|scope| {
+        let behind = scope.spawn(|| RedisCluster::start(2));
+        (RedisCluster::start(3), behind.join().unwrap())
+    })
+}
+
+fn before(cluster: &RedisCluster, args: &[&str]) -> Nearside {
+    let nearside = Nearside::before_cluster(cluster, args);
+    nearside.wait_until_ready();
+    nearside
+}
+
+/// Compares the commands that are `wanted`, each of several threads with keys of its own.
+fn compare_at_once(direct: &RedisCluster, nearside: &Nearside, seed: u64, wanted: fn(&Generated) -> bool) {
+    std::thread::scope(|scope| {
+        for number in 0..CONNECTIONS as u64 {
+            let (direct, proxied, seed) = (direct.addresses(), nearside.address().clone(), seed + number);
+            scope.spawn(move || {
+                let mut worlds = Worlds::connect_to_cluster(&direct, &proxied, 2, seed);
+                let mut generator = Generator::new(seed, Keyspace::Tagged(thread_tag(number)));
+                while worlds.compared() < commands() / CONNECTIONS {
+                    let mut commands = generator.pipeline();
+                    commands.retain(wanted);
+                    let turn = worlds.compared() % 2;
+                    worlds
+                        .pipeline(turn, &commands)
+                        .unwrap_or_else(|difference| replay_with(seed - number, difference));
+                }
+                assert_worth_comparing(&worlds);
+            });
+        }
+    });
+}
+
+fn thread_tag(number: u64) -> String {
+    format!("thread{number}:")
+}
+
+/// Moves the slots of all threads from node to node, and tells how many moved.
+fn move_about(cluster: &RedisCluster, enough: &AtomicBool) -> usize {
+    let tags =
+        (0..CONNECTIONS as u64).flat_map(|thread| (0..TAGS).map(move |tag| format!("{}{tag}", thread_tag(thread))));
+    let slots = tags.map(|tag| key_slot(tag.as_bytes())).collect::<Vec<_>>();
+    let mut random = fastrand::Rng::new();
+    let mut moves = 0;
+    while !enough.load(Ordering::Relaxed) {
+        let slot = slots[random.usize(..slots.len())];
+        let migration = cluster.begin_migration(slot, 1 - cluster.owner(slot));
+        std::thread::sleep(Duration::from_millis(random.u64(..3)));
+        cluster.migrate_keys(&migration, random.usize(..20));
+        std::thread::sleep(Duration::from_millis(random.u64(..3)));
+        cluster.finish_migration(migration);
+        moves += 1;
+    }
+    moves
+}
+
+/// How often a node has given an error of this code.
+fn errors(cluster: &RedisCluster, node: usize, code: &str) -> u64 {
+    let stats = String::from_utf8_lossy(&cluster.node(node).client().call("INFO errorstats")).into_owned();
+    let count = stats.lines().find_map(|line| line.strip_prefix(&format!("errorstat_{code}:count=")));
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+/// Whether it names several keys: while some have moved and some have not (TRYAGAIN) it is put off, and what was already
+/// sent goes before it.
+fn may_wait(command: &Generated) -> bool {
+    command.args.iter().filter(|arg| arg.starts_with(b"{thread")).count() > 1
+}
+
+/// Whether a key that was moved by MIGRATE may answer differently: it is encoded anew, which can make 0 of a score of -0,
+/// and given the rest of its time to live in milliseconds.
+fn shows_that_it_moved(command: &Generated) -> bool {
+    let name = command.args[0].to_ascii_lowercase();
+    let subcommand = command.args.get(1).map(|word| word.to_ascii_lowercase()).unwrap_or_default();
+    let is_minus_zero = |arg: &Vec<u8>| arg == b"-0";
+    matches!((&*name, &*subcommand), (b"object" | b"pexpiretime", _) | (b"xinfo", b"stream"))
+        || command.args.iter().any(is_minus_zero)
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]

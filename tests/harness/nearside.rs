@@ -95,6 +95,12 @@ impl Nearside {
         Self::at(&cluster.url(), &cluster.addresses()[0], args)
     }
 
+    /// Starts one with this `--upstream`, which need not lead anywhere. A test of that returns early when calibrating.
+    #[must_use]
+    pub fn with_url(url: &str, args: &[&str]) -> Self {
+        Self::at(url, &Address::local(0), args)
+    }
+
     fn at(url: &str, upstream: &Address, args: &[&str]) -> Self {
         if is_direct() {
             return Self { address: upstream.clone(), program: None };
@@ -118,6 +124,14 @@ impl Nearside {
             assert!(status.is_none(), "nearside ended with {status:?}:\n{}", process.output());
             address.connect().ok()
         });
+    }
+
+    /// Waits until `/readyz` says so: before a cluster it knows then who serves what.
+    #[track_caller]
+    pub fn wait_until_ready(&self) {
+        // The admin port is opened last.
+        eventually("the admin port is open", START_LIMIT, || self.try_admin().ok());
+        eventually("nearside is ready", START_LIMIT, || (self.admin("/readyz").0 == 200).then_some(()));
     }
 
     /// Where it listens.
@@ -151,8 +165,7 @@ impl Nearside {
     #[track_caller]
     #[must_use]
     pub fn admin(&self, path: &str) -> (u16, String) {
-        let program = self.program.as_ref().expect("a test of the admin port returns early when calibrating");
-        let mut stream = TcpStream::connect(("127.0.0.1", program.admin)).expect("the admin port is open");
+        let mut stream = self.try_admin().expect("the admin port is open");
         stream.set_read_timeout(Some(Client::PATIENCE)).expect("a timeout above zero is valid");
         let request = format!("GET {path} HTTP/1.1\r\nHost: nearside\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("the admin port takes a request");
@@ -161,6 +174,11 @@ impl Nearside {
         let (head, body) = response.split_once("\r\n\r\n").expect("an HTTP response has a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("an HTTP response begins with a status"), body.to_owned())
+    }
+
+    fn try_admin(&self) -> std::io::Result<TcpStream> {
+        let program = self.program.as_ref().expect("a test of the admin port returns early when calibrating");
+        TcpStream::connect(("127.0.0.1", program.admin))
     }
 
     /// What `/metrics` says now.

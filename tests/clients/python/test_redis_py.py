@@ -125,12 +125,20 @@ def test_errors_are_the_servers(client):
 
 
 def test_scripts(client):
+    for value in ("v", "w"):
+        assert client.eval("return redis.call('SET', KEYS[1], ARGV[1])", 1, "k", value) == b"OK"
+        assert client.get("k") == value.encode()
+
+
+@pytest.mark.usefixtures("every_node_answers")
+def test_scripts_that_are_called_by_their_digest(client):
     script = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
     assert client.get("k") is None
     assert script(keys=["k"], args=["v"]) == b"OK"
     assert client.get("k") == b"v"
 
 
+@pytest.mark.usefixtures("every_node_answers")
 def test_scanning(client):
     for number in range(100):
         client.set(f"k{number}", number)
@@ -155,10 +163,16 @@ def test_settings_that_people_use(port, protocol, decode):
 def test_what_a_program_asks_of_its_server(client):
     assert client.info()["redis_version"]
     assert client.info("server")["redis_version"]
-    assert client.dbsize() == 0
     assert "get" in client.command()
     assert client.config_get("maxmemory-policy")["maxmemory-policy"]
     assert client.time()[0] > 0
+
+
+@pytest.mark.usefixtures("every_node_answers")
+def test_the_number_of_keys(client):
+    assert client.dbsize() == 0
+    client.mset({"{t}a": 1, "{t}b": 2})
+    assert client.dbsize() == 2
 
 
 def test_many_threads_read_what_was_written(client):

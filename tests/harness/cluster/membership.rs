@@ -1,6 +1,7 @@
 //! Who is in the cluster: how it comes together, and how nodes join and leave.
 
 use std::ops::Range;
+use std::sync::Mutex;
 
 use super::{Node, RedisCluster, SLOTS, State};
 use crate::redis_server::RedisServer;
@@ -18,7 +19,7 @@ impl RedisCluster {
     #[must_use]
     pub fn with_replicas(primaries: usize, replicas_each: usize, args: &[&str]) -> Self {
         let nodes = start_at_once(primaries * (1 + replicas_each), args);
-        let cluster = Self { nodes, args: args.iter().map(ToString::to_string).collect() };
+        let cluster = Self { nodes, args: args.iter().map(ToString::to_string).collect(), finishing: Mutex::new(()) };
         // Both while a node is alone: afterwards epochs are a matter of votes.
         for primary in 0..primaries {
             let bound = |number: usize| usize::from(SLOTS) * number / primaries;

@@ -1,5 +1,7 @@
 //! Slots that move from node to node while clients go on, as `redis-cli --cluster reshard` moves them.
 
+use std::sync::PoisonError;
+
 use super::RedisCluster;
 use crate::client::words;
 use crate::reply::Reply;
@@ -74,9 +76,13 @@ impl RedisCluster {
     }
 
     /// Moves the keys of the slot that have not moved yet and gives it to the target for good.
+    ///
+    /// The target counts up its config epoch, unless it takes its own for the highest. So each has to know of the last
+    /// move before the next: else two nodes can come to think, for good, that the other one has the slot.
     #[track_caller]
     pub fn finish_migration(&self, migration: Migration) {
         self.migrate_keys(&migration, usize::MAX);
+        let _one_at_a_time = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
         let target = self.id(migration.to);
         // The target first: did the source go first, no node would have the slot for a moment. The others would learn
         // of it from the target by and by.
@@ -87,6 +93,11 @@ impl RedisCluster {
                 assert_eq!(reply, "+OK\r\n", "node {number} takes note of who has {:?}", migration.slots);
             }
         }
+        self.wait(&format!("all know the config epoch of node {}", migration.to), || {
+            let epoch = |witness| self.view(witness).member(target).map(|member| member.config_epoch);
+            let epochs = self.up().map(epoch).collect::<Vec<_>>();
+            epochs.windows(2).all(|pair| pair[0] == pair[1]).then_some(()).ok_or_else(|| format!("{epochs:?}"))
+        });
     }
 
     #[track_caller]

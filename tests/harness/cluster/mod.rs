@@ -11,6 +11,7 @@ mod migration;
 mod slots;
 mod view;
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::cluster_client::ClusterClient;
@@ -26,6 +27,8 @@ pub struct RedisCluster {
     nodes: Vec<Node>,
     /// With which a node that is added is started as well.
     args: Vec<String>,
+    /// Held while a slot changes hands.
+    finishing: Mutex<()>,
 }
 
 #[derive(Debug)]

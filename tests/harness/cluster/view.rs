@@ -14,6 +14,8 @@ pub(super) struct Member {
     flags: Vec<String>,
     /// Whose replica it is.
     pub(super) primary: Option<String>,
+    /// How new its claims on slots are.
+    pub(super) config_epoch: u64,
     /// First and last slot of each range.
     slots: Vec<(u16, u16)>,
 }
@@ -61,11 +63,12 @@ impl Member {
         let mut words = line.split(' ').map(ToString::to_string);
         let mut next = || words.next().expect("a line of CLUSTER NODES has eight words");
         let (id, _address, flags, primary) = (next(), next(), next(), next());
-        let _times_epoch_and_link = [next(), next(), next(), next()];
+        let _times = [next(), next()];
+        let (config_epoch, _link) = (next().parse().expect("a config epoch is a number"), next());
         // `[slot->-id]` and `[slot-<-id]` tell of migrations, not of ownership.
         let slots = words.filter(|word| !word.starts_with('[')).map(|word| range(&word)).collect();
         let flags = flags.split(',').map(ToString::to_string).collect();
-        Self { id, flags, primary: Some(primary).filter(|primary| primary != "-"), slots }
+        Self { id, flags, primary: Some(primary).filter(|primary| primary != "-"), config_epoch, slots }
     }
 
     /// Whether the node is known for good, and not thought to be down.

@@ -62,8 +62,9 @@ const INLINE_ONE_IN: usize = 12;
 const WHOLE_KEYSPACE_ONE_IN: usize = 60;
 const REPLY_MODES_ONE_IN: usize = 20;
 const CROSSING_SLOTS_ONE_IN: usize = 30;
-/// Enough for every node to have some, and few enough for commands to meet each other's keys.
-const TAGS: usize = 12;
+/// The hash tags of a [`Keyspace::Tagged`] are its prefix and a number below this: enough for every node to have some,
+/// and few enough for commands to meet each other's keys.
+pub const TAGS: usize = 12;
 /// Bytes of an argument that a report shows.
 const PRINTED: usize = 60;
 const LARGEST_PIPELINE: usize = 80;

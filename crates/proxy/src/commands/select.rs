@@ -14,21 +14,35 @@ use crate::session::Session;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
+const NO_INTEGER: &str = "ERR value is not an integer or out of range";
+
 pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_>) -> Flow {
     if state.replies.open() > 0 {
         return Flow::Wait; // commands of one session do not overtake each other on two lanes
     }
+    if state.topology.is_cluster() {
+        answer_in_cluster(state, request.arg(1));
+        return Flow::Done;
+    }
     match parse_db(request.arg(1)) {
         Ok(db) if db == state.db => state.answer_ok(),
-        Ok(_) if state.topology.is_cluster() => state.answer_error("ERR SELECT is not allowed in cluster mode"),
         Ok(db) => move_to(session, state, db),
         Err(text) => state.answer_error(text),
     }
     Flow::Done
 }
 
+/// A cluster has one db; as Redis does, this looks at its number before it looks at its range.
+fn answer_in_cluster(state: &mut State, text: &[u8]) {
+    match client::options::integer(text) {
+        Some(0) => state.answer_ok(),
+        Some(_) => state.answer_error("ERR SELECT is not allowed in cluster mode"),
+        None => state.answer_error(NO_INTEGER),
+    }
+}
+
 fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
-    let number = client::options::integer(text).ok_or("ERR value is not an integer or out of range")?;
+    let number = client::options::integer(text).ok_or(NO_INTEGER)?;
     u16::try_from(number).map_err(|_| "ERR DB index is out of range")
 }
 

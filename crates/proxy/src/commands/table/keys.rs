@@ -96,6 +96,9 @@ impl KeySpec {
             Find::Range { last, step } => Ok(range(begin, last, step, request.len())),
             Find::Share { parts, step } => {
                 let following = request.len().saturating_sub(begin);
+                if !following.is_multiple_of(parts) {
+                    return Err(NoPositions::Malformed);
+                }
                 Ok(Positions { first: begin, end: begin + following / parts, step })
             }
             Find::Counted { count, first, step } => counted(request, begin + count, begin + first, step),

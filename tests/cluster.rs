@@ -1,0 +1,859 @@
+//! Before a Redis Cluster: one ordinary server to the client, whatever node a key belongs to.
+//!
+//! Most tests use one cluster at the same time, with keys of their own, and do it no harm. What moves is in `slot_moves`,
+//! what breaks in `cluster_faults`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use nearside_tests::{
+    Address, Client, ClusterClient, Freshness, Nearside, RedisCluster, RedisServer, Reply, SLOTS, calibrating,
+    eventually, free_port, key_in_slot, key_slot, request, spread_keys, words,
+};
+
+/// More than any delay on one machine, less than a test wants to wait in vain.
+const SOON: Duration = Duration::from_secs(10);
+const CROSSSLOT: &str = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+const WRONGTYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+
+/// Three primaries, for all tests that run at the moment; it ends with the last of them.
+fn shared() -> Arc<RedisCluster> {
+    static CLUSTER: Mutex<Weak<RedisCluster>> = Mutex::new(Weak::new());
+    let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
+    cluster.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(RedisCluster::start(3));
+        *cluster = Arc::downgrade(&started);
+        started
+    })
+}
+
+fn before(cluster: &RedisCluster, args: &[&str]) -> Nearside {
+    let nearside = Nearside::before_cluster(cluster, args);
+    nearside.wait_until_ready();
+    nearside
+}
+
+fn resp3(nearside: &Nearside) -> Client {
+    let mut client = nearside.client();
+    assert!(client.call("HELLO 3").starts_with(b"%"));
+    client
+}
+
+fn hits(nearside: &Nearside) -> f64 {
+    nearside.metrics().total("nearside_cache_hits_total")
+}
+
+/// GETs a key: the reply, and whether it came from the near-cache. For tests with one client.
+fn read(nearside: &Nearside, client: &mut Client, key: &str) -> (Reply, bool) {
+    let before = hits(nearside);
+    let reply = client.call(&format!("GET {key}"));
+    (reply, hits(nearside) > before)
+}
+
+/// Reads a key until it is read from the near-cache.
+fn warm(nearside: &Nearside, client: &mut Client, key: &str) {
+    eventually(&format!("GET {key} is a hit"), SOON, || read(nearside, client, key).1.then_some(()));
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// Commands written to each node so far, by its label.
+fn commands_by_node(nearside: &Nearside) -> HashMap<String, f64> {
+    let is_meant = |name: &str| {
+        let label = name.strip_prefix("nearside_upstream_commands_total{node=\"")?.strip_suffix("\"}")?;
+        Some(label.to_owned())
+    };
+    nearside.metrics().iter().filter_map(|(name, value)| Some((is_meant(name)?, *value))).collect()
+}
+
+#[test]
+fn a_key_goes_to_the_node_that_owns_its_slot() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    // Without the cache there are no heartbeats to be counted.
+    let nearside = before(&cluster, &["--cache-size", "off"]);
+    let mut client = nearside.client();
+    for key in spread_keys(30, "owned") {
+        let owner = cluster.node(cluster.owner_of(&key));
+        let before = commands_by_node(&nearside);
+        assert_eq!(client.command(&["SET", &key, &key]), "+OK\r\n");
+        assert_eq!(client.command(&["GET", &key]).bulk(), Some(key.as_bytes()));
+        assert_eq!(client.command(&["OBJECT", "ENCODING", &key]), "$6\r\nembstr\r\n", "the key is no first argument");
+        assert_eq!(owner.client().command(&["GET", &key]).bulk(), Some(key.as_bytes()));
+        let mut sent = commands_by_node(&nearside);
+        sent.iter_mut().for_each(|(node, count)| *count -= before.get(node).unwrap_or(&0.0));
+        sent.retain(|_, count| *count > 0.0);
+        assert_eq!(sent, HashMap::from([(owner.address().to_string(), 3.0)]), "{key}");
+    }
+}
+
+#[test]
+fn keys_of_one_hash_tag_are_on_one_node() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut client = nearside.client();
+    for tag in ["one", "two", "three", "four", "{"] {
+        let key = |name: &str| format!("{name}{{{tag}}}tagged{name}");
+        let (a, b) = (key("a"), key("b"));
+        assert_eq!(client.command(&["MSET", &a, "1", &b, "2"]), "+OK\r\n");
+        assert_eq!(client.command(&["MGET", &a, &b, &key("c")]), "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$-1\r\n");
+        assert_eq!(client.command(&["RENAME", &a, &key("c")]), "+OK\r\n");
+        let sum = "return redis.call('GET', KEYS[1]) + redis.call('GET', KEYS[2])";
+        assert_eq!(client.command(&["EVAL", sum, "2", &b, &key("c")]), ":3\r\n");
+        assert_eq!(client.command(&["DEL", &a, &b, &key("c")]), ":2\r\n");
+    }
+    let odd: [&[u8]; 10] =
+        [b"", b"{}odd", b"{}{odd}", b"odd{", b"odd}{", b"{odd", b"{{odd}}", b"{odd}{x}", b"\0{\xff}\r\n", b"odd{}"];
+    for key in odd {
+        assert_eq!(client.command(&[b"SET".as_ref(), key, key]), "+OK\r\n");
+        let owner = cluster.node(cluster.owner(key_slot(key)));
+        assert_eq!(owner.client().command(&[b"GET".as_ref(), key]).bulk(), Some(key), "{}", key.escape_ascii());
+        assert_eq!(client.command(&[b"GET".as_ref(), key]).bulk(), Some(key));
+        assert_eq!(client.command(&[b"DEL".as_ref(), key]), ":1\r\n");
+    }
+}
+
+#[test]
+fn the_second_get_of_a_key_is_a_hit_whatever_node_it_is_on() {
+    if calibrating("cache") {
+        return;
+    }
+    let cluster = shared();
+    // Else a heartbeat that is late on a busy machine makes a miss of a hit.
+    let nearside = before(&cluster, &["--max-staleness", "100s"]);
+    let mut client = nearside.client();
+    // From here on each node's loader lane is there.
+    spread_keys(6, "warmed-up").iter().for_each(|key| warm(&nearside, &mut client, key));
+    let mut direct = cluster.client();
+    for key in spread_keys(12, "cached") {
+        direct.call(&format!("SET {key} value"));
+        assert_eq!(read(&nearside, &mut client, &key), (Reply(b"$5\r\nvalue\r\n".to_vec()), false), "{key}");
+        assert_eq!(read(&nearside, &mut client, &key), (Reply(b"$5\r\nvalue\r\n".to_vec()), true), "{key}");
+    }
+}
+
+#[test]
+fn a_write_past_the_proxy_at_any_node_is_soon_seen() {
+    if calibrating("cache") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &["--max-staleness", "100s"]);
+    let (mut client, mut direct) = (nearside.client(), cluster.client());
+    for round in 0..4 {
+        for key in spread_keys(6, "invalidated") {
+            warm(&nearside, &mut client, &key);
+            let value = format!("v{round}");
+            assert_eq!(direct.call(&format!("SET {key} {value}")), "+OK\r\n");
+            let expected = bulk(&value);
+            eventually("the new value", SOON, || {
+                (client.call(&format!("GET {key}")) == expected.as_str()).then_some(())
+            });
+        }
+    }
+    assert!(nearside.metrics().total("nearside_invalidations_total") >= 24.0);
+}
+
+#[test]
+fn reads_beside_busy_writers_at_all_nodes_are_never_staler_than_promised() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let staleness = Duration::from_millis(100);
+    let nearside = before(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
+    let beside = Freshness::start_on_cluster(&cluster, nearside.address(), staleness);
+    let keys = spread_keys(6, "versioned-through-the-proxy");
+    let through = ClusterClient::connect(std::slice::from_ref(nearside.address()));
+    let through = Freshness::on_keys(keys, through, nearside.address(), Duration::ZERO);
+    std::thread::sleep(Duration::from_secs(2));
+    for freshness in [beside, through] {
+        assert!(freshness.reads() > 100, "{} reads", freshness.reads());
+        let stale = freshness.finish();
+        assert!(stale.is_empty(), "{stale:?}");
+    }
+    assert!(hits(&nearside) > 100.0);
+}
+
+#[test]
+fn one_pipeline_reads_its_own_writes_on_all_nodes_and_what_was_before_them() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    for workers in ["1", "4"] {
+        let nearside = before(&cluster, &["--workers", workers]);
+        let mut clients = [nearside.client(), resp3(&nearside)];
+        let mut other = nearside.client();
+        let nil = ["$-1\r\n", "_\r\n"];
+        for round in 0..20 {
+            let protocol = round % 2;
+            let keys = spread_keys(9, &format!("own-writes-{workers}-{round}"));
+            for key in keys.iter().step_by(2) {
+                other.call(&format!("SET {key} old"));
+                other.call(&format!("GET {key}"));
+            }
+            let steps = ["GET", "SET", "GET", "APPEND", "GET", "DEL", "GET"];
+            let (mut requests, mut expected) = (Vec::new(), Vec::new());
+            for step in 0..steps.len() {
+                for (number, key) in keys.iter().enumerate() {
+                    let (command, reply) = match step {
+                        0 if number % 2 == 0 => (format!("GET {key}"), bulk("old")),
+                        0 | 6 => (format!("GET {key}"), nil[protocol].to_owned()),
+                        1 => (format!("SET {key} v{number}"), "+OK\r\n".to_owned()),
+                        2 => (format!("GET {key}"), bulk(&format!("v{number}"))),
+                        3 => (format!("APPEND {key} w"), ":3\r\n".to_owned()),
+                        4 => (format!("GET {key}"), bulk(&format!("v{number}w"))),
+                        _ => (format!("DEL {key}"), ":1\r\n".to_owned()),
+                    };
+                    requests.extend(words(&command));
+                    expected.push(reply);
+                }
+            }
+            let replies = clients[protocol].exchange(&requests, expected.len());
+            for (number, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+                assert_eq!(*reply, expected.as_str(), "reply {number}, {workers} workers, round {round}");
+            }
+            for key in &keys {
+                assert_eq!(other.call(&format!("GET {key}")), "$-1\r\n");
+            }
+        }
+    }
+}
+
+/// Commands over many slots, whose replies are all known beforehand.
+struct Mixed {
+    keys: Vec<String>,
+    numbers: HashMap<String, i64>,
+    texts: HashMap<String, String>,
+    large: [String; 3],
+    resp3: bool,
+    random: fastrand::Rng,
+}
+
+const LARGE: usize = 2 << 20;
+
+impl Mixed {
+    fn prepare(direct: &mut ClusterClient, name: &str, resp3: bool) -> Self {
+        let keys = spread_keys(45, name);
+        for key in &keys {
+            direct.command(&["SET", &format!("{key}:text"), "first"]);
+        }
+        let texts = keys.iter().map(|key| (key.clone(), "first".to_owned())).collect();
+        let large = [0, 5, 11].map(|slot| keys[slot * 4].clone());
+        for key in &large {
+            direct.command(&["SET", &format!("{key}:large"), &Self::large(key)]);
+        }
+        Self { keys, numbers: HashMap::new(), texts, large, resp3, random: fastrand::Rng::with_seed(7) }
+    }
+
+    fn large(key: &str) -> String {
+        format!("{key} {}", "l".repeat(LARGE))
+    }
+
+    fn next(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let key = self.keys[self.random.usize(..self.keys.len())].clone();
+        let other = if key == self.keys[0] { &self.keys[1] } else { &self.keys[0] };
+        let text = || format!("{key}:text");
+        let nil = if self.resp3 { "_\r\n" } else { "$-1\r\n" };
+        let (command, reply) = match self.random.u8(..100) {
+            0..25 => {
+                let number = self.numbers.entry(key.clone()).or_default();
+                *number += 1;
+                (words(&format!("INCR {key}:number")), format!(":{number}\r\n"))
+            }
+            25..45 => {
+                let number = self.numbers.get(&key).map_or_else(|| nil.to_owned(), |n| bulk(&n.to_string()));
+                (words(&format!("GET {key}:number")), number)
+            }
+            45..55 => {
+                let value = format!("{key} {}", "t".repeat(self.random.usize(..2000)));
+                self.texts.insert(key.clone(), value.clone());
+                (request(&["SET", &text(), &value]), "+OK\r\n".to_owned())
+            }
+            55..70 => (words(&format!("GET {}", text())), bulk(&self.texts[&key])),
+            70..75 => (words(&format!("GETRANGE {} 0 -1", text())), bulk(&self.texts[&key])),
+            75..80 => (words(&format!("LPUSH {} x", text())), WRONGTYPE.to_owned()),
+            80..85 => (words(&format!("ECHO {key}")), bulk(&key)),
+            85..90 => (words(&format!("MSETNX {key} 1 {other} 2")), CROSSSLOT.to_owned()),
+            90..94 => (words("NOSUCH"), "-ERR unknown command 'NOSUCH', with args beginning with: \r\n".to_owned()),
+            94..99 => (words(&format!("GET {key}:absent")), nil.to_owned()),
+            _ => {
+                let key = &self.large[self.random.usize(..self.large.len())];
+                (words(&format!("GET {key}:large")), bulk(&Self::large(key)))
+            }
+        };
+        (command, reply.into_bytes())
+    }
+
+    fn check(&mut self, client: &mut Client, count: usize) {
+        let (requests, expected): (Vec<_>, Vec<_>) = (0..count).map(|_| self.next()).unzip();
+        let replies = client.exchange(&requests.concat(), count);
+        for (number, (reply, expected)) in replies.iter().zip(&expected).enumerate() {
+            let asked = Reply(requests[number].clone());
+            assert!(reply.0 == *expected, "reply {number} to {asked:?}: {reply:?}, not {:?}", Reply(expected.clone()));
+        }
+    }
+}
+
+#[test]
+fn replies_come_in_the_order_of_requests_from_many_nodes_some_slow_and_some_large() {
+    if calibrating("cluster") {
+        return;
+    }
+    // A node that stands still is soon thought dead, unless told otherwise.
+    let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-node-timeout", "15000"]);
+    let nearside = before(&cluster, &["--workers", "2"]);
+    for is_resp3 in [false, true] {
+        let mut client = if is_resp3 { resp3(&nearside) } else { nearside.client() };
+        let mut mixed = Mixed::prepare(&mut cluster.client(), &format!("mixed-{is_resp3}"), is_resp3);
+        mixed.check(&mut client, 3000);
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| {
+                for number in 0..3 {
+                    cluster.node(number).stop();
+                    std::thread::sleep(Duration::from_millis(200));
+                    cluster.node(number).resume();
+                }
+            });
+            while !slow.is_finished() {
+                mixed.check(&mut client, 300);
+            }
+        });
+        mixed.check(&mut client, 1000);
+    }
+}
+
+#[test]
+fn a_slow_node_holds_up_only_those_who_ask_it() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-node-timeout", "15000"]);
+    let nearside = before(&cluster, &["--workers", "1"]);
+    let [slow_key, other_key] = [0, SLOTS - 1].map(|slot| key_in_slot(slot, "k"));
+    let (mut waiting, mut client) = (nearside.client(), nearside.client());
+    waiting.pipeline(&[&format!("SET {slow_key} v"), &format!("SET {other_key} v")]);
+    cluster.node(cluster.owner_of(&slow_key)).stop();
+    waiting.send(&words(&format!("APPEND {slow_key} w")));
+    let started = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(client.call(&format!("STRLEN {other_key}")), ":1\r\n");
+        assert_eq!(client.call(&format!("GET {other_key}")), "$1\r\nv\r\n");
+    }
+    let took = started.elapsed();
+    cluster.node(0).resume();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(waiting.reply(), ":2\r\n");
+}
+
+#[test]
+fn keys_of_several_slots_are_refused_where_the_command_is_atomic() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut client = nearside.client();
+    let (a, b) = (key_in_slot(1, "crossing"), key_in_slot(SLOTS - 1, "crossing"));
+    assert_eq!(client.call(&format!("SET {a} v")), "+OK\r\n");
+    for command in [
+        format!("MSETNX {a} 1 {b} 2"),
+        format!("RENAME {a} {b}"),
+        format!("COPY {a} {b}"),
+        format!("SINTERSTORE {a} {a} {b}"),
+        format!("LMOVE {a} {b} LEFT LEFT"),
+        format!("ZUNION 2 {a} {b}"),
+        format!("XREAD STREAMS {a} {b} 0 0"),
+        format!("EVAL return(1) 2 {a} {b}"),
+        format!("BITOP AND {a} {a} {b}"),
+        format!("SORT {a} STORE {b}"),
+    ] {
+        let node = cluster.node(cluster.owner_of(&a)).client().call(&command);
+        assert_eq!(node, CROSSSLOT, "the test means something else by {command}");
+        let replies = client.pipeline(&["ECHO before", &command, &format!("GET {a}"), "ECHO after"]);
+        assert_eq!(replies, ["$6\r\nbefore\r\n", CROSSSLOT, "$1\r\nv\r\n", "$5\r\nafter\r\n"], "{command}");
+    }
+    // A request that is wrong in itself gets its node's own words.
+    let mut node = cluster.node(cluster.owner_of(&a)).client();
+    for command in [
+        format!("MSETNX {a} 1 {b}"),
+        format!("RENAME {a} {b} {a}"),
+        format!("EVAL return(1) 3 {a} {b}"),
+        format!("EVAL return(1) x {a} {b}"),
+        format!("LMPOP 3 {a} {b} LEFT"),
+        format!("ZUNION 0 {a} {b}"),
+        format!("XREAD STREAMS {a} {b} 0"),
+        format!("XREAD STREAMS {a} {b} 0 0 0"),
+        format!("XREADGROUP GROUP g c STREAMS {a} {b} > > >"),
+        format!("GEORADIUS {a} 0 0 1 km STORE"),
+        format!("SORT {a} STORE"),
+    ] {
+        let expected = node.call(&command);
+        assert_eq!(client.call(&command), expected, "{command}");
+    }
+}
+
+#[test]
+fn a_cluster_has_one_database() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let (mut client, mut node) = (nearside.client(), cluster.node(0).client());
+    for db in ["0", "1", "15", "16", "-1", "99999", "x", "1x", "99999999999999999999"] {
+        let expected = node.call(&format!("SELECT {db}"));
+        assert_eq!(expected == "+OK\r\n", db == "0");
+        assert_eq!(client.call(&format!("SELECT {db}")), expected, "{db}");
+    }
+    let key = key_in_slot(3, "one-db");
+    let replies = client.pipeline(&[&format!("SET {key} v"), "SELECT 1", &format!("GET {key}"), "SELECT 0"]);
+    assert_eq!(replies, ["+OK\r\n", "-ERR SELECT is not allowed in cluster mode\r\n", "$1\r\nv\r\n", "+OK\r\n"]);
+}
+
+#[test]
+fn what_concerns_every_node_is_refused_by_name_and_nothing_is_done() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut client = nearside.client();
+    let keys = spread_keys(6, "kept");
+    keys.iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
+    for command in [
+        "DBSIZE",
+        "KEYS *",
+        "SCAN 0",
+        "RANDOMKEY",
+        "FLUSHALL",
+        "FLUSHDB ASYNC",
+        "SCRIPT LOAD return(1)",
+        "SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db",
+        "SCRIPT FLUSH",
+        "FUNCTION LOAD x",
+        "FUNCTION FLUSH",
+        "CONFIG SET maxmemory-samples 7",
+    ] {
+        let replies = client.pipeline(&[command, "ECHO next"]);
+        let name = command.split(' ').next().unwrap();
+        let said = replies[0].text();
+        assert!(said.starts_with("-ERR ") && said.contains(name) && said.contains("every node"), "{command}: {said}");
+        assert_eq!(replies[1], "$4\r\nnext\r\n", "after {command}");
+    }
+    for key in &keys {
+        assert_eq!(client.call(&format!("GETRANGE {key} 0 -1")), "$1\r\nv\r\n");
+    }
+    let samples = cluster.node(0).client().call("CONFIG GET maxmemory-samples");
+    assert_eq!(samples, "*2\r\n$17\r\nmaxmemory-samples\r\n$1\r\n5\r\n");
+}
+
+#[test]
+fn a_client_sees_a_server_that_is_no_cluster() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let redis = RedisServer::start();
+    let (mut client, mut standalone) = (nearside.client(), redis.client());
+    for command in [
+        "CLUSTER INFO",
+        "CLUSTER NODES",
+        "CLUSTER SLOTS",
+        "CLUSTER SHARDS",
+        "CLUSTER MYID",
+        "CLUSTER LINKS",
+        "CLUSTER KEYSLOT k",
+        "CLUSTER COUNTKEYSINSLOT 1",
+        "CLUSTER GETKEYSINSLOT 1 1",
+        "CLUSTER REPLICAS x",
+        "READONLY",
+        "READWRITE",
+        "ASKING",
+    ] {
+        let expected = standalone.call(command);
+        assert_eq!(expected, "-ERR This instance has cluster support disabled\r\n", "{command}");
+        assert_eq!(client.call(command), expected, "{command}");
+    }
+    for command in ["CLUSTER RESET HARD", "CLUSTER DELSLOTS 0", "CLUSTER FAILOVER TAKEOVER"] {
+        let reply = client.call(command);
+        assert!(reply.is_error(), "{command}: {reply:?}");
+    }
+    let mode = |hello: Reply| {
+        let elements = hello.elements();
+        let at = elements.iter().position(|element| element.bulk() == Some(b"mode")).unwrap();
+        elements[at + 1].clone()
+    };
+    assert_eq!(mode(client.call("HELLO 2")), mode(standalone.call("HELLO 2")));
+    assert_eq!(mode(client.call("HELLO 3")), "$10\r\nstandalone\r\n");
+}
+
+#[test]
+fn commands_without_keys_of_one_session_go_to_one_node_and_sessions_are_spread() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &["--workers", "2"]);
+    let keys = spread_keys(3, "between");
+    let mut seen = HashSet::new();
+    for _ in 0..12 {
+        let mut client = nearside.client();
+        let mut ports = HashSet::new();
+        for _ in 0..5 {
+            let sets = keys.iter().map(|key| format!("SET {key} v")).collect::<Vec<_>>();
+            let replies = client.pipeline(&["CONFIG GET port", &sets[0], &sets[1], "CONFIG GET port", &sets[2]]);
+            assert!(replies[0].starts_with(b"*2\r\n") && replies[1] == "+OK\r\n", "{replies:?}");
+            ports.extend([replies[0].clone(), replies[3].clone()]);
+        }
+        assert_eq!(ports.len(), 1, "{ports:?}");
+        seen.extend(ports);
+    }
+    assert_eq!(seen.len(), 3, "all nodes have a share: {seen:?}");
+}
+
+#[test]
+fn the_messages_that_a_session_publishes_keep_their_order() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut subscriber = cluster.node(1).client();
+    subscriber.call("SUBSCRIBE in-order");
+    for mut client in [nearside.client(), nearside.client(), nearside.client(), nearside.client()] {
+        let mut commands = Vec::new();
+        for number in 0..100 {
+            commands.push(format!("PUBLISH in-order {number}"));
+            commands.push(format!("INCR {}", key_in_slot(number * 150, "published")));
+        }
+        let replies = client.pipeline(&commands.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(replies.iter().all(|reply| reply.integer().is_some()), "{replies:?}");
+        for number in 0..100 {
+            let message = subscriber.reply().elements();
+            assert_eq!(message[2].bulk(), Some(number.to_string().as_bytes()));
+        }
+    }
+}
+
+#[test]
+fn a_value_that_looks_like_a_redirection_is_a_value() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    for mut client in [nearside.client(), resp3(&nearside)] {
+        let texts =
+            ["MOVED 5 127.0.0.1:1", "-MOVED 5 127.0.0.1:1\r\n", "-ASK 5 127.0.0.1:1\r\n", "TRYAGAIN", "CLUSTERDOWN"];
+        for text in texts {
+            for key in spread_keys(3, "looks").into_iter().chain([key_in_slot(5, "looks")]) {
+                let value = bulk(text);
+                assert_eq!(client.command(&["SET", &key, text]), "+OK\r\n");
+                for _ in 0..3 {
+                    assert_eq!(client.command(&["GET", &key]), value.as_str());
+                }
+                assert_eq!(client.command(&["GETRANGE", &key, "0", "-1"]), value.as_str());
+                assert_eq!(client.command(&["MGET", &key]), format!("*1\r\n{value}").as_str());
+                if !text.contains('\r') {
+                    let status = client.command(&["EVAL", "return redis.status_reply(ARGV[1])", "1", &key, text]);
+                    assert_eq!(status, format!("+{text}\r\n").as_str());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_script_cannot_send_the_proxy_elsewhere_but_for_its_own_slot() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut client = nearside.client();
+    let script = "redis.call('INCR', KEYS[1]) return redis.error_reply(ARGV[1])";
+    let (key, other) = (key_in_slot(6, "forged"), key_in_slot(9000, "forged"));
+    for text in [
+        "MOVED 5 127.0.0.1:1",
+        "ASK 5 127.0.0.1:1",
+        "MOVED 16384 127.0.0.1:1",
+        "MOVED x 127.0.0.1:1",
+        "MOVED 6",
+        "ASK 6",
+        "CLUSTERDOWN Hash slot not served",
+        "CLUSTERDOWN made up",
+        "TRYAGAIN2 made up",
+    ] {
+        client.call(&format!("DEL {key}"));
+        client.send(&request(&["EVAL", script, "1", &key, text]));
+        client.send(&words(&format!("GET {key}")));
+        client.send(&request(&["EVAL", "return redis.error_reply(ARGV[1])", "0", text]));
+        client.send(&words(&format!("INCR {other}")));
+        let told = format!("-{text}\r\n");
+        assert_eq!(client.reply(), told.as_str());
+        assert_eq!(client.reply(), "$1\r\n1\r\n", "{text}: it ran once");
+        assert_eq!(client.reply(), told.as_str());
+        assert!(client.reply().integer().is_some());
+    }
+    // Its own slot is another matter, but not a node that the cluster does not know; what comes next is not disturbed.
+    client.send(&request(&["EVAL", script, "1", &key, "MOVED 6 127.0.0.1:1"]));
+    client.send(&words(&format!("SET {key} 5")));
+    client.send(&words(&format!("SET {other} 6")));
+    client.send(&words(&format!("GET {key}")));
+    assert_eq!(client.reply(), "-MOVED 6 127.0.0.1:1\r\n");
+    assert_eq!([client.reply(), client.reply(), client.reply()], ["+OK\r\n", "+OK\r\n", "$1\r\n5\r\n"]);
+}
+
+#[test]
+fn each_protocol_version_gets_redis_own_forms_from_every_node() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let (mut resp2, mut resp3) = (nearside.client(), resp3(&nearside));
+    for key in spread_keys(6, "forms") {
+        resp2.pipeline(&[&format!("HSET {key}h f v"), &format!("ZADD {key}z 1.5 m"), &format!("SADD {key}s m")]);
+        for (command, in_resp2, in_resp3) in [
+            (format!("GET {key}"), "$-1\r\n", "_\r\n"),
+            (format!("HGETALL {key}h"), "*2\r\n$1\r\nf\r\n$1\r\nv\r\n", "%1\r\n$1\r\nf\r\n$1\r\nv\r\n"),
+            (format!("ZSCORE {key}z m"), "$3\r\n1.5\r\n", ",1.5\r\n"),
+            (format!("SMEMBERS {key}s"), "*1\r\n$1\r\nm\r\n", "~1\r\n$1\r\nm\r\n"),
+            (format!("LPOP {key} 1"), "*-1\r\n", "_\r\n"),
+        ] {
+            for _ in 0..2 {
+                assert_eq!(resp2.call(&command), in_resp2, "{command}");
+                assert_eq!(resp3.call(&command), in_resp3, "{command}");
+            }
+        }
+    }
+    // The protocol changes between commands in flight at all nodes.
+    let gets = spread_keys(9, "absent").iter().map(|key| format!("LPOP {key} 1")).collect::<Vec<_>>();
+    let gets = gets.iter().map(String::as_str).collect::<Vec<_>>();
+    let replies = resp2.pipeline(&[&gets[..], &["HELLO 3"], &gets, &["HELLO 2"], &gets].concat());
+    assert!(replies[..9].iter().all(|reply| *reply == "*-1\r\n"), "{replies:?}");
+    assert!(replies[10..19].iter().all(|reply| *reply == "_\r\n"), "{replies:?}");
+    assert!(replies[20..].iter().all(|reply| *reply == "*-1\r\n"), "{replies:?}");
+}
+
+#[test]
+fn the_admin_port_tells_of_the_nodes() {
+    if calibrating("admin port") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = before(&cluster, &[]);
+    let mut client = nearside.client();
+    spread_keys(3, "told").iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
+    assert_eq!(nearside.admin("/readyz").0, 200);
+    let metrics = nearside.metrics();
+    assert_eq!(metrics.total("nearside_upstream_nodes"), 3.0);
+    assert_eq!(metrics.total("nearside_cluster_slots_served"), f64::from(SLOTS));
+    assert_eq!(metrics.total("nearside_ready"), 1.0);
+    let by_node = commands_by_node(&nearside);
+    let addresses = cluster.addresses().iter().map(ToString::to_string).collect::<HashSet<_>>();
+    assert_eq!(by_node.keys().cloned().collect::<HashSet<_>>(), addresses);
+    assert!(by_node.values().all(|commands| *commands >= 1.0), "{by_node:?}");
+    assert_eq!(metrics.total("nearside_upstream_errors_total"), 0.0);
+}
+
+#[test]
+fn many_clients_share_few_connections_to_each_node() {
+    if calibrating("sharing") {
+        return;
+    }
+    let cluster = RedisCluster::start(3);
+    let nearside = before(&cluster, &["--workers", "2"]);
+    let idle = (0..3).map(|node| connections(cluster.node(node))).collect::<Vec<_>>();
+    let mut clients = (0..60).map(|_| nearside.client()).collect::<Vec<_>>();
+    for (number, client) in clients.iter_mut().enumerate() {
+        for key in spread_keys(6, &number.to_string()) {
+            client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}"), "CONFIG GET port"]);
+        }
+    }
+    for (node, idle) in idle.into_iter().enumerate() {
+        let now = connections(cluster.node(node));
+        assert!(now <= idle + 4, "{idle} connections to node {node}, then {now}");
+    }
+}
+
+fn connections(node: &RedisServer) -> usize {
+    node.client().call("CLIENT LIST").text().matches("\\n").count()
+}
+
+#[test]
+fn a_slot_that_nobody_serves_is_told_and_the_others_go_on() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-require-full-coverage", "no"]);
+    let nearside = before(&cluster, &["--max-staleness", "300ms"]);
+    let mut client = nearside.client();
+    let (gone, kept) = (key_in_slot(7, "k"), key_in_slot(8, "k"));
+    client.pipeline(&[&format!("SET {gone} v"), &format!("SET {kept} v")]);
+    warm(&nearside, &mut client, &gone);
+    for node in 0..3 {
+        assert_eq!(cluster.node(node).client().call("CLUSTER DELSLOTS 7"), "+OK\r\n");
+    }
+    let told = "-CLUSTERDOWN Hash slot not served\r\n";
+    // By the node at first, then by the proxy.
+    eventually("it is told", SOON, || (client.call(&format!("GET {gone}")) == told).then_some(()));
+    eventually("the proxy knows", SOON, || {
+        (nearside.metrics().total("nearside_cluster_slots_served") == f64::from(SLOTS - 1)).then_some(())
+    });
+    let kept_get = format!("GET {kept}");
+    let replies = client.pipeline(&[&kept_get, &format!("SET {gone} w"), &format!("GET {gone}"), &kept_get]);
+    assert_eq!(replies, ["$1\r\nv\r\n", told, told, "$1\r\nv\r\n"]);
+    assert_eq!(nearside.admin("/readyz").0, 200);
+    // Another node takes it over, without the data.
+    for node in [1, 0, 2] {
+        let line = format!("CLUSTER SETSLOT 7 NODE {}", cluster.id(1));
+        assert_eq!(cluster.node(node).client().call(&line), "+OK\r\n");
+    }
+    eventually("it is served again", SOON, || (client.call(&format!("SET {gone} x")) == "+OK\r\n").then_some(()));
+    assert_eq!(client.call(&format!("GET {gone}")), "$1\r\nx\r\n");
+    assert_eq!(cluster.node(1).client().call(&format!("GET {gone}")), "$1\r\nx\r\n");
+}
+
+#[test]
+fn any_node_will_do_for_a_seed() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::with_replicas(2, 1, &[]);
+    let other = RedisServer::start();
+    let nobody = Address::local(free_port());
+    let [first, second, replica, _] = cluster.addresses().try_into().unwrap();
+    for (what, seeds) in [
+        ("one primary", vec![&second]),
+        ("one replica", vec![&replica]),
+        ("nobody first", vec![&nobody, &first]),
+        ("a server of its own first", vec![&other.address(), &first]),
+    ] {
+        let seeds = seeds.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let nearside = Nearside::with_url(&format!("redis-cluster://{}", seeds.join(",")), &[]);
+        nearside.wait_until_ready();
+        let mut client = nearside.client();
+        for key in spread_keys(4, "seeded") {
+            let replies = client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}")]);
+            assert_eq!(replies, ["+OK\r\n", "$1\r\nv\r\n"], "{what}");
+        }
+        assert_eq!(nearside.metrics().total("nearside_upstream_nodes"), 2.0, "{what}");
+    }
+    assert_eq!(other.client().call("DBSIZE"), ":0\r\n");
+}
+
+#[test]
+fn a_cluster_that_is_down_at_the_start_is_found_when_it_comes_up() {
+    if calibrating("cluster") {
+        return;
+    }
+    let mut cluster = RedisCluster::start(3);
+    (0..3).for_each(|node| cluster.kill(node));
+    let nearside = Nearside::before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    for command in ["SET k v", "GET k", "CONFIG GET port", "DBSIZE"] {
+        let started = Instant::now();
+        let reply = client.call(command);
+        assert!(reply.starts_with(if command == "DBSIZE" { b"-ERR " } else { b"-UPSTREAM " }), "{command}: {reply:?}");
+        assert!(started.elapsed() < Duration::from_secs(2), "{command}");
+    }
+    assert_eq!(client.call("PING"), "+PONG\r\n");
+    assert_eq!(nearside.admin("/readyz").0, 503);
+    assert_eq!(nearside.metrics().total("nearside_cluster_slots_served"), 0.0);
+    (0..3).for_each(|node| cluster.restart(node));
+    cluster.wait_until_ok();
+    eventually("the proxy serves", SOON, || (client.call("SET k v") == "+OK\r\n").then_some(()));
+    nearside.wait_until_ready();
+    spread_keys(6, "late").iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
+}
+
+#[test]
+fn a_server_that_is_no_cluster_is_not_taken_for_one() {
+    if calibrating("cluster") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::with_url(&format!("redis-cluster://{}", redis.address()), &[]);
+    let mut client = nearside.client();
+    std::thread::sleep(Duration::from_millis(300));
+    for command in ["SET k v", "GET k"] {
+        let reply = client.call(command);
+        assert!(reply.starts_with(b"-UPSTREAM "), "{reply:?}");
+    }
+    let (status, why) = nearside.admin("/readyz");
+    assert_eq!(status, 503, "{why}");
+    assert!(why.contains("cluster"), "it says what is wrong: {why}");
+    assert_eq!(redis.client().call("DBSIZE"), ":0\r\n");
+}
+
+/// Keys of all nodes, and a slot that goes from the first node to the second.
+fn assert_served_also_when_a_slot_moves(cluster: &RedisCluster, nearside: &Nearside) {
+    let mut client = nearside.client();
+    for key in spread_keys(8, "named") {
+        let replies = client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}")]);
+        assert_eq!(replies, ["+OK\r\n", "$1\r\nv\r\n"]);
+    }
+    let (old, new) = (key_in_slot(0, "old"), key_in_slot(0, "new"));
+    assert_eq!(client.call(&format!("SET {old} v")), "+OK\r\n");
+    let migration = cluster.begin_migration(0, 1);
+    let replies = client.pipeline(&[&format!("SET {new} v"), &format!("INCR {new}1"), &format!("GETRANGE {old} 0 -1")]);
+    assert_eq!(replies, ["+OK\r\n", ":1\r\n", "$1\r\nv\r\n"], "ASK is followed");
+    cluster.finish_migration(migration);
+    let replies = client.pipeline(&[&format!("APPEND {old} w"), &format!("GET {old}"), &format!("GET {new}1")]);
+    assert_eq!(replies, [":2\r\n", "$2\r\nvw\r\n", "$1\r\n1\r\n"], "MOVED is followed");
+}
+
+#[test]
+fn nodes_that_are_known_by_name_are_reached_by_name() {
+    if calibrating("cluster") {
+        return;
+    }
+    let args = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
+    let cluster = RedisCluster::with_replicas(2, 0, &args);
+    let nearside = before(&cluster, &[]);
+    assert_served_also_when_a_slot_moves(&cluster, &nearside);
+    let used = commands_by_node(&nearside).into_iter().filter(|(_, commands)| *commands > 0.0).map(|(node, _)| node);
+    let names = [0, 1].map(|node| format!("localhost:{}", cluster.node(node).port()));
+    assert_eq!(used.collect::<HashSet<_>>(), HashSet::from(names));
+}
+
+#[test]
+fn nodes_that_do_not_tell_where_they_are_are_where_the_seed_is() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::with_replicas(2, 0, &["--cluster-preferred-endpoint-type", "unknown-endpoint"]);
+    let nearside = Nearside::with_url(&format!("redis-cluster://localhost:{}", cluster.node(0).port()), &[]);
+    nearside.wait_until_ready();
+    assert_served_also_when_a_slot_moves(&cluster, &nearside);
+    let used = commands_by_node(&nearside).into_iter().filter(|(_, commands)| *commands > 0.0).map(|(node, _)| node);
+    let names = [0, 1].map(|node| format!("localhost:{}", cluster.node(node).port()));
+    assert_eq!(used.collect::<HashSet<_>>(), HashSet::from(names));
+}
+
+#[test]
+fn nodes_may_have_ipv6_addresses() {
+    if calibrating("cluster") || std::net::TcpListener::bind("[::1]:0").is_err() {
+        return;
+    }
+    let args = ["--bind", "127.0.0.1", "::1", "--cluster-announce-ip", "::1"];
+    let cluster = RedisCluster::with_replicas(2, 0, &args);
+    let nearside = Nearside::with_url(&format!("redis-cluster://[::1]:{}", cluster.node(1).port()), &[]);
+    nearside.wait_until_ready();
+    assert_served_also_when_a_slot_moves(&cluster, &nearside);
+    let names = [0, 1].map(|node| format!("[::1]:{}", cluster.node(node).port()));
+    assert_eq!(commands_by_node(&nearside).into_keys().collect::<HashSet<_>>(), HashSet::from(names));
+}
