@@ -7,10 +7,11 @@ use super::{Node, RedisCluster, SLOTS, State};
 use crate::redis_server::RedisServer;
 
 impl RedisCluster {
-    /// Starts one of so many primaries, with the slots evenly spread and no replicas.
+    /// Starts one of so many primaries, with the slots evenly spread and no replicas. Nobody can take over, so a node does
+    /// not count as failed before five seconds: a machine that stalls would make it one.
     #[must_use]
     pub fn start(primaries: usize) -> Self {
-        Self::with_replicas(primaries, 0, &[])
+        Self::with_replicas(primaries, 0, &["--cluster-node-timeout", "5000"])
     }
 
     /// Starts one of so many primaries (nodes 0, 1, …) with so many replicas each (those of the first primary, those

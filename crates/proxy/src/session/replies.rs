@@ -24,7 +24,7 @@ pub(crate) enum Shape {
 /// Where a reply comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The session's forward lane, in order with all others from there.
+    /// A forward lane, in order with all others from there.
     Forward,
     /// A fetch into the near-cache, in any order.
     Fetch,
@@ -163,7 +163,7 @@ impl Replies {
     }
 
     /// A piece of a reply has arrived. Gives back the reply, if its shape asks for a look before it goes out; the
-    /// caller appends what is to go out, then calls [`Replies::release`].
+    /// caller makes of it what is to go out, and calls [`Replies::settle`].
     #[inline]
     pub(crate) fn deliver(
         &mut self,
