@@ -260,8 +260,9 @@ fn requests_half_sent_count_too() {
             .write_all(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000000\r\n")
             .and_then(|()| writer.write_all(&vec![b'x'; 12 << 20]));
     }
+    // Or both, if neither had been given back when the other one was looked at.
     eventually("an upload is cut off", SOON, || {
-        (nearside.metrics().total("nearside_clients_cut_off_total") == 1.0).then_some(())
+        (nearside.metrics().total("nearside_clients_cut_off_total") >= 1.0).then_some(())
     });
     // What it held is given back a moment after it was counted as cut off.
     let mut client = nearside.client();
