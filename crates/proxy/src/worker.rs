@@ -196,6 +196,7 @@ impl Worker {
             session.expire_fetches(asked_before);
             session.check(now);
         }
+        give_memory_back();
     }
 
     /// From now on sessions that have nothing in flight go by the newest topology.
@@ -418,6 +419,19 @@ impl Worker {
     #[inline]
     pub(crate) fn is_overloaded(&self) -> bool {
         self.shared.buffers.load(Ordering::Relaxed) > self.config().buffer_memory
+    }
+}
+
+/// Lets the allocator give back what this thread has freed. jemalloc looks for that once in a thousand of a thread's larger
+/// allocations: never, on a thread that has nothing to do. 9,900 clients that had read one reply of 30 kB each, and then
+/// nothing, left 170 MiB behind. Some 0.3 ms in a second.
+fn give_memory_back() {
+    /// Too large for the thread's own cache, and too small for the arena of the large ones (`.cargo/config.toml`).
+    const SIZE: usize = 40 * 1024;
+    /// Each counts twice: made, and freed.
+    const TIMES: usize = 512;
+    for _ in 0..TIMES {
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(SIZE)));
     }
 }
 
