@@ -28,7 +28,7 @@ build: ## the release build: target/release/nearside
 	@.ci/need cargo cc
 	cargo build --release -p nearside
 
-test: .venv/installed ## every test: unit, property, whole program, interleavings, client libraries
+test: .venv/installed ## every test: unit, property, whole program, interleavings, redis-py
 	@.ci/need cargo cc redis-server
 	cargo test --no-fail-fast
 	@$(MAKE) --no-print-directory interleavings

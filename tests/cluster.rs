@@ -1,16 +1,17 @@
 //! Before a Redis Cluster: one ordinary server to the client, whatever node a key belongs to.
 //!
 //! Most tests use one cluster at the same time, with keys of their own, and do it no harm. What moves is in `slot_moves`,
-//! what breaks in `cluster_faults`.
+//! what breaks in `cluster_faults`, which nodes there are in
+//! `cluster_nodes`.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nearside_tests::{
-    Address, Client, ClusterClient, Freshness, Nearside, RedisCluster, RedisServer, Reply, SLOTS, calibrating,
-    eventually, free_port, key_in_slot, key_slot, request, spread_keys, words,
+    Client, ClusterClient, Freshness, Nearside, RedisCluster, RedisServer, Reply, SLOTS, SharedCluster, calibrating,
+    eventually, key_in_slot, key_slot, request, spread_keys, words,
 };
 
 /// More than any delay on one machine, less than a test wants to wait in vain.
@@ -18,21 +19,10 @@ const SOON: Duration = Duration::from_secs(10);
 const CROSSSLOT: &str = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
 const WRONGTYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 
-/// Three primaries, for all tests that run at the moment; it ends with the last of them.
+/// For all tests that run at the moment.
 fn shared() -> Arc<RedisCluster> {
-    static CLUSTER: Mutex<Weak<RedisCluster>> = Mutex::new(Weak::new());
-    let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
-    cluster.upgrade().unwrap_or_else(|| {
-        let started = Arc::new(RedisCluster::start(3));
-        *cluster = Arc::downgrade(&started);
-        started
-    })
-}
-
-fn before(cluster: &RedisCluster, args: &[&str]) -> Nearside {
-    let nearside = Nearside::before_cluster(cluster, args);
-    nearside.wait_until_ready();
-    nearside
+    static CLUSTER: SharedCluster = SharedCluster::new();
+    CLUSTER.of(3)
 }
 
 fn resp3(nearside: &Nearside) -> Client {
@@ -41,33 +31,15 @@ fn resp3(nearside: &Nearside) -> Client {
     client
 }
 
-fn hits(nearside: &Nearside) -> f64 {
-    nearside.metrics().total("nearside_cache_hits_total")
-}
-
 /// GETs a key: the reply, and whether it came from the near-cache. For tests with one client.
 fn read(nearside: &Nearside, client: &mut Client, key: &str) -> (Reply, bool) {
-    let before = hits(nearside);
+    let before = nearside.hits();
     let reply = client.call(&format!("GET {key}"));
-    (reply, hits(nearside) > before)
-}
-
-/// Reads a key until it is read from the near-cache.
-fn warm(nearside: &Nearside, client: &mut Client, key: &str) {
-    eventually(&format!("GET {key} is a hit"), SOON, || read(nearside, client, key).1.then_some(()));
+    (reply, nearside.hits() > before)
 }
 
 fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
-}
-
-/// Commands written to each node so far, by its label.
-fn commands_by_node(nearside: &Nearside) -> HashMap<String, f64> {
-    let is_meant = |name: &str| {
-        let label = name.strip_prefix("nearside_upstream_commands_total{node=\"")?.strip_suffix("\"}")?;
-        Some(label.to_owned())
-    };
-    nearside.metrics().iter().filter_map(|(name, value)| Some((is_meant(name)?, *value))).collect()
 }
 
 #[test]
@@ -77,19 +49,19 @@ fn a_key_goes_to_the_node_that_owns_its_slot() {
     }
     let cluster = shared();
     // Without the cache there are no heartbeats to be counted.
-    let nearside = before(&cluster, &["--cache-size", "off"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--cache-size", "off"]);
     let mut client = nearside.client();
     for key in spread_keys(30, "owned") {
         let owner = cluster.node(cluster.owner_of(&key));
-        let before = commands_by_node(&nearside);
+        let before = nearside.commands_by_node();
         assert_eq!(client.command(&["SET", &key, &key]), "+OK\r\n");
         assert_eq!(client.command(&["GET", &key]).bulk(), Some(key.as_bytes()));
         assert_eq!(client.command(&["OBJECT", "ENCODING", &key]), "$6\r\nembstr\r\n", "the key is no first argument");
         assert_eq!(owner.client().command(&["GET", &key]).bulk(), Some(key.as_bytes()));
-        let mut sent = commands_by_node(&nearside);
+        let mut sent = nearside.commands_by_node();
         sent.iter_mut().for_each(|(node, count)| *count -= before.get(node).unwrap_or(&0.0));
         sent.retain(|_, count| *count > 0.0);
-        assert_eq!(sent, HashMap::from([(owner.address().to_string(), 3.0)]), "{key}");
+        assert_eq!(sent, BTreeMap::from([(owner.address().to_string(), 3.0)]), "{key}");
     }
 }
 
@@ -99,7 +71,7 @@ fn keys_of_one_hash_tag_are_on_one_node() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let mut client = nearside.client();
     for tag in ["one", "two", "three", "four", "{"] {
         let key = |name: &str| format!("{name}{{{tag}}}tagged{name}");
@@ -129,10 +101,10 @@ fn the_second_get_of_a_key_is_a_hit_whatever_node_it_is_on() {
     }
     let cluster = shared();
     // Else a heartbeat that is late on a busy machine makes a miss of a hit.
-    let nearside = before(&cluster, &["--max-staleness", "100s"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "100s"]);
     let mut client = nearside.client();
     // From here on each node's loader lane is there.
-    spread_keys(6, "warmed-up").iter().for_each(|key| warm(&nearside, &mut client, key));
+    spread_keys(6, "warmed-up").iter().for_each(|key| nearside.warm(&mut client, key));
     let mut direct = cluster.client();
     for key in spread_keys(12, "cached") {
         direct.call(&format!("SET {key} value"));
@@ -147,11 +119,11 @@ fn a_write_past_the_proxy_at_any_node_is_soon_seen() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &["--max-staleness", "100s"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "100s"]);
     let (mut client, mut direct) = (nearside.client(), cluster.client());
     for round in 0..4 {
         for key in spread_keys(6, "invalidated") {
-            warm(&nearside, &mut client, &key);
+            nearside.warm(&mut client, &key);
             let value = format!("v{round}");
             assert_eq!(direct.call(&format!("SET {key} {value}")), "+OK\r\n");
             let expected = bulk(&value);
@@ -170,7 +142,7 @@ fn reads_beside_busy_writers_at_all_nodes_are_never_staler_than_promised() {
     }
     let cluster = shared();
     let staleness = Duration::from_millis(100);
-    let nearside = before(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
     let beside = Freshness::start_on_cluster(&cluster, nearside.address(), staleness);
     let keys = spread_keys(6, "versioned-through-the-proxy");
     let through = ClusterClient::connect(std::slice::from_ref(nearside.address()));
@@ -181,7 +153,7 @@ fn reads_beside_busy_writers_at_all_nodes_are_never_staler_than_promised() {
         let stale = freshness.finish();
         assert!(stale.is_empty(), "{stale:?}");
     }
-    assert!(hits(&nearside) > 100.0);
+    assert!(nearside.hits() > 100.0);
 }
 
 #[test]
@@ -191,7 +163,7 @@ fn one_pipeline_reads_its_own_writes_on_all_nodes_and_what_was_before_them() {
     }
     let cluster = shared();
     for workers in ["1", "4"] {
-        let nearside = before(&cluster, &["--workers", workers]);
+        let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", workers]);
         let mut clients = [nearside.client(), resp3(&nearside)];
         let mut other = nearside.client();
         let nil = ["$-1\r\n", "_\r\n"];
@@ -312,7 +284,7 @@ fn replies_come_in_the_order_of_requests_from_many_nodes_some_slow_and_some_larg
     }
     // A node that stands still is soon thought dead, unless told otherwise.
     let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-node-timeout", "15000"]);
-    let nearside = before(&cluster, &["--workers", "2"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     for is_resp3 in [false, true] {
         let mut client = if is_resp3 { resp3(&nearside) } else { nearside.client() };
         let mut mixed = Mixed::prepare(&mut cluster.client(), &format!("mixed-{is_resp3}"), is_resp3);
@@ -339,7 +311,7 @@ fn a_slow_node_holds_up_only_those_who_ask_it() {
         return;
     }
     let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-node-timeout", "15000"]);
-    let nearside = before(&cluster, &["--workers", "1"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "1"]);
     let [slow_key, other_key] = [0, SLOTS - 1].map(|slot| key_in_slot(slot, "k"));
     let (mut waiting, mut client) = (nearside.client(), nearside.client());
     waiting.pipeline(&[&format!("SET {slow_key} v"), &format!("SET {other_key} v")]);
@@ -362,7 +334,7 @@ fn keys_of_several_slots_are_refused_where_the_command_is_atomic() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let mut client = nearside.client();
     let (a, b) = (key_in_slot(1, "crossing"), key_in_slot(SLOTS - 1, "crossing"));
     assert_eq!(client.call(&format!("SET {a} v")), "+OK\r\n");
@@ -409,7 +381,7 @@ fn a_cluster_has_one_database() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let (mut client, mut node) = (nearside.client(), cluster.node(0).client());
     for db in ["0", "1", "15", "16", "-1", "99999", "x", "1x", "99999999999999999999"] {
         let expected = node.call(&format!("SELECT {db}"));
@@ -427,7 +399,7 @@ fn what_concerns_every_node_is_refused_by_name_and_nothing_is_done() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let mut client = nearside.client();
     let keys = spread_keys(6, "kept");
     keys.iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
@@ -464,7 +436,7 @@ fn a_client_sees_a_server_that_is_no_cluster() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let redis = RedisServer::start();
     let (mut client, mut standalone) = (nearside.client(), redis.client());
     for command in [
@@ -505,7 +477,7 @@ fn commands_without_keys_of_one_session_go_to_one_node_and_sessions_are_spread()
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &["--workers", "2"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     let keys = spread_keys(3, "between");
     let mut seen = HashSet::new();
     for _ in 0..12 {
@@ -529,7 +501,7 @@ fn the_messages_that_a_session_publishes_keep_their_order() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let mut subscriber = cluster.node(1).client();
     subscriber.call("SUBSCRIBE in-order");
     for mut client in [nearside.client(), nearside.client(), nearside.client(), nearside.client()] {
@@ -553,7 +525,7 @@ fn a_value_that_looks_like_a_redirection_is_a_value() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     for mut client in [nearside.client(), resp3(&nearside)] {
         let texts =
             ["MOVED 5 127.0.0.1:1", "-MOVED 5 127.0.0.1:1\r\n", "-ASK 5 127.0.0.1:1\r\n", "TRYAGAIN", "CLUSTERDOWN"];
@@ -581,7 +553,7 @@ fn a_script_cannot_send_the_proxy_elsewhere_but_for_its_own_slot() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let mut client = nearside.client();
     let script = "redis.call('INCR', KEYS[1]) return redis.error_reply(ARGV[1])";
     let (key, other) = (key_in_slot(6, "forged"), key_in_slot(9000, "forged"));
@@ -622,7 +594,7 @@ fn each_protocol_version_gets_redis_own_forms_from_every_node() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let (mut resp2, mut resp3) = (nearside.client(), resp3(&nearside));
     for key in spread_keys(6, "forms") {
         resp2.pipeline(&[&format!("HSET {key}h f v"), &format!("ZADD {key}z 1.5 m"), &format!("SADD {key}s m")]);
@@ -646,214 +618,4 @@ fn each_protocol_version_gets_redis_own_forms_from_every_node() {
     assert!(replies[..9].iter().all(|reply| *reply == "*-1\r\n"), "{replies:?}");
     assert!(replies[10..19].iter().all(|reply| *reply == "_\r\n"), "{replies:?}");
     assert!(replies[20..].iter().all(|reply| *reply == "*-1\r\n"), "{replies:?}");
-}
-
-#[test]
-fn the_admin_port_tells_of_the_nodes() {
-    if calibrating("admin port") {
-        return;
-    }
-    let cluster = shared();
-    let nearside = before(&cluster, &[]);
-    let mut client = nearside.client();
-    spread_keys(3, "told").iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
-    assert_eq!(nearside.admin("/readyz").0, 200);
-    let metrics = nearside.metrics();
-    assert_eq!(metrics.total("nearside_upstream_nodes"), 3.0);
-    assert_eq!(metrics.total("nearside_cluster_slots_served"), f64::from(SLOTS));
-    assert_eq!(metrics.total("nearside_ready"), 1.0);
-    let by_node = commands_by_node(&nearside);
-    let addresses = cluster.addresses().iter().map(ToString::to_string).collect::<HashSet<_>>();
-    assert_eq!(by_node.keys().cloned().collect::<HashSet<_>>(), addresses);
-    assert!(by_node.values().all(|commands| *commands >= 1.0), "{by_node:?}");
-    assert_eq!(metrics.total("nearside_upstream_errors_total"), 0.0);
-}
-
-#[test]
-fn many_clients_share_few_connections_to_each_node() {
-    if calibrating("sharing") {
-        return;
-    }
-    let cluster = RedisCluster::start(3);
-    let nearside = before(&cluster, &["--workers", "2"]);
-    let idle = (0..3).map(|node| connections(cluster.node(node))).collect::<Vec<_>>();
-    let mut clients = (0..60).map(|_| nearside.client()).collect::<Vec<_>>();
-    for (number, client) in clients.iter_mut().enumerate() {
-        for key in spread_keys(6, &number.to_string()) {
-            client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}"), "CONFIG GET port"]);
-        }
-    }
-    for (node, idle) in idle.into_iter().enumerate() {
-        let now = connections(cluster.node(node));
-        assert!(now <= idle + 4, "{idle} connections to node {node}, then {now}");
-    }
-}
-
-fn connections(node: &RedisServer) -> usize {
-    node.client().call("CLIENT LIST").text().matches("\\n").count()
-}
-
-#[test]
-fn a_slot_that_nobody_serves_is_told_and_the_others_go_on() {
-    if calibrating("cluster") {
-        return;
-    }
-    let cluster = RedisCluster::with_replicas(3, 0, &["--cluster-require-full-coverage", "no"]);
-    let nearside = before(&cluster, &["--max-staleness", "300ms"]);
-    let mut client = nearside.client();
-    let (gone, kept) = (key_in_slot(7, "k"), key_in_slot(8, "k"));
-    client.pipeline(&[&format!("SET {gone} v"), &format!("SET {kept} v")]);
-    warm(&nearside, &mut client, &gone);
-    for node in 0..3 {
-        assert_eq!(cluster.node(node).client().call("CLUSTER DELSLOTS 7"), "+OK\r\n");
-    }
-    let told = "-CLUSTERDOWN Hash slot not served\r\n";
-    // By the node at first, then by the proxy.
-    eventually("it is told", SOON, || (client.call(&format!("GET {gone}")) == told).then_some(()));
-    eventually("the proxy knows", SOON, || {
-        (nearside.metrics().total("nearside_cluster_slots_served") == f64::from(SLOTS - 1)).then_some(())
-    });
-    let kept_get = format!("GET {kept}");
-    let replies = client.pipeline(&[&kept_get, &format!("SET {gone} w"), &format!("GET {gone}"), &kept_get]);
-    assert_eq!(replies, ["$1\r\nv\r\n", told, told, "$1\r\nv\r\n"]);
-    assert_eq!(nearside.admin("/readyz").0, 200);
-    // Another node takes it over, without the data.
-    for node in [1, 0, 2] {
-        let line = format!("CLUSTER SETSLOT 7 NODE {}", cluster.id(1));
-        assert_eq!(cluster.node(node).client().call(&line), "+OK\r\n");
-    }
-    eventually("it is served again", SOON, || (client.call(&format!("SET {gone} x")) == "+OK\r\n").then_some(()));
-    assert_eq!(client.call(&format!("GET {gone}")), "$1\r\nx\r\n");
-    assert_eq!(cluster.node(1).client().call(&format!("GET {gone}")), "$1\r\nx\r\n");
-}
-
-#[test]
-fn any_node_will_do_for_a_seed() {
-    if calibrating("cluster") {
-        return;
-    }
-    let cluster = RedisCluster::with_replicas(2, 1, &[]);
-    let other = RedisServer::start();
-    let nobody = Address::local(free_port());
-    let [first, second, replica, _] = cluster.addresses().try_into().unwrap();
-    for (what, seeds) in [
-        ("one primary", vec![&second]),
-        ("one replica", vec![&replica]),
-        ("nobody first", vec![&nobody, &first]),
-        ("a server of its own first", vec![&other.address(), &first]),
-    ] {
-        let seeds = seeds.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let nearside = Nearside::with_url(&format!("redis-cluster://{}", seeds.join(",")), &[]);
-        nearside.wait_until_ready();
-        let mut client = nearside.client();
-        for key in spread_keys(4, "seeded") {
-            let replies = client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}")]);
-            assert_eq!(replies, ["+OK\r\n", "$1\r\nv\r\n"], "{what}");
-        }
-        assert_eq!(nearside.metrics().total("nearside_upstream_nodes"), 2.0, "{what}");
-    }
-    assert_eq!(other.client().call("DBSIZE"), ":0\r\n");
-}
-
-#[test]
-fn a_cluster_that_is_down_at_the_start_is_found_when_it_comes_up() {
-    if calibrating("cluster") {
-        return;
-    }
-    let mut cluster = RedisCluster::start(3);
-    (0..3).for_each(|node| cluster.kill(node));
-    let nearside = Nearside::before_cluster(&cluster, &[]);
-    let mut client = nearside.client();
-    for command in ["SET k v", "GET k", "CONFIG GET port", "DBSIZE"] {
-        let started = Instant::now();
-        let reply = client.call(command);
-        assert!(reply.starts_with(if command == "DBSIZE" { b"-ERR " } else { b"-UPSTREAM " }), "{command}: {reply:?}");
-        assert!(started.elapsed() < Duration::from_secs(2), "{command}");
-    }
-    assert_eq!(client.call("PING"), "+PONG\r\n");
-    assert_eq!(nearside.admin("/readyz").0, 503);
-    assert_eq!(nearside.metrics().total("nearside_cluster_slots_served"), 0.0);
-    (0..3).for_each(|node| cluster.restart(node));
-    cluster.wait_until_ok();
-    eventually("the proxy serves", SOON, || (client.call("SET k v") == "+OK\r\n").then_some(()));
-    nearside.wait_until_ready();
-    spread_keys(6, "late").iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
-}
-
-#[test]
-fn a_server_that_is_no_cluster_is_not_taken_for_one() {
-    if calibrating("cluster") {
-        return;
-    }
-    let redis = RedisServer::start();
-    let nearside = Nearside::with_url(&format!("redis-cluster://{}", redis.address()), &[]);
-    let mut client = nearside.client();
-    std::thread::sleep(Duration::from_millis(300));
-    for command in ["SET k v", "GET k"] {
-        let reply = client.call(command);
-        assert!(reply.starts_with(b"-UPSTREAM "), "{reply:?}");
-    }
-    let (status, why) = nearside.admin("/readyz");
-    assert_eq!(status, 503, "{why}");
-    assert!(why.contains("cluster"), "it says what is wrong: {why}");
-    assert_eq!(redis.client().call("DBSIZE"), ":0\r\n");
-}
-
-/// Keys of all nodes, and a slot that goes from the first node to the second.
-fn assert_served_also_when_a_slot_moves(cluster: &RedisCluster, nearside: &Nearside) {
-    let mut client = nearside.client();
-    for key in spread_keys(8, "named") {
-        let replies = client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}")]);
-        assert_eq!(replies, ["+OK\r\n", "$1\r\nv\r\n"]);
-    }
-    let (old, new) = (key_in_slot(0, "old"), key_in_slot(0, "new"));
-    assert_eq!(client.call(&format!("SET {old} v")), "+OK\r\n");
-    let migration = cluster.begin_migration(0, 1);
-    let replies = client.pipeline(&[&format!("SET {new} v"), &format!("INCR {new}1"), &format!("GETRANGE {old} 0 -1")]);
-    assert_eq!(replies, ["+OK\r\n", ":1\r\n", "$1\r\nv\r\n"], "ASK is followed");
-    cluster.finish_migration(migration);
-    let replies = client.pipeline(&[&format!("APPEND {old} w"), &format!("GET {old}"), &format!("GET {new}1")]);
-    assert_eq!(replies, [":2\r\n", "$2\r\nvw\r\n", "$1\r\n1\r\n"], "MOVED is followed");
-}
-
-#[test]
-fn nodes_that_are_known_by_name_are_reached_by_name() {
-    if calibrating("cluster") {
-        return;
-    }
-    let args = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
-    let cluster = RedisCluster::with_replicas(2, 0, &args);
-    let nearside = before(&cluster, &[]);
-    assert_served_also_when_a_slot_moves(&cluster, &nearside);
-    let used = commands_by_node(&nearside).into_iter().filter(|(_, commands)| *commands > 0.0).map(|(node, _)| node);
-    let names = [0, 1].map(|node| format!("localhost:{}", cluster.node(node).port()));
-    assert_eq!(used.collect::<HashSet<_>>(), HashSet::from(names));
-}
-
-#[test]
-fn nodes_that_do_not_tell_where_they_are_are_where_the_seed_is() {
-    if calibrating("cluster") {
-        return;
-    }
-    let cluster = RedisCluster::with_replicas(2, 0, &["--cluster-preferred-endpoint-type", "unknown-endpoint"]);
-    let nearside = Nearside::with_url(&format!("redis-cluster://localhost:{}", cluster.node(0).port()), &[]);
-    nearside.wait_until_ready();
-    assert_served_also_when_a_slot_moves(&cluster, &nearside);
-    let used = commands_by_node(&nearside).into_iter().filter(|(_, commands)| *commands > 0.0).map(|(node, _)| node);
-    let names = [0, 1].map(|node| format!("localhost:{}", cluster.node(node).port()));
-    assert_eq!(used.collect::<HashSet<_>>(), HashSet::from(names));
-}
-
-#[test]
-fn nodes_may_have_ipv6_addresses() {
-    if calibrating("cluster") || std::net::TcpListener::bind("[::1]:0").is_err() {
-        return;
-    }
-    let args = ["--bind", "127.0.0.1", "::1", "--cluster-announce-ip", "::1"];
-    let cluster = RedisCluster::with_replicas(2, 0, &args);
-    let nearside = Nearside::with_url(&format!("redis-cluster://[::1]:{}", cluster.node(1).port()), &[]);
-    nearside.wait_until_ready();
-    assert_served_also_when_a_slot_moves(&cluster, &nearside);
-    let names = [0, 1].map(|node| format!("[::1]:{}", cluster.node(node).port()));
-    assert_eq!(commands_by_node(&nearside).into_keys().collect::<HashSet<_>>(), HashSet::from(names));
 }

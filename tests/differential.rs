@@ -21,41 +21,16 @@ fn connections_that_take_turns_get_the_bytes_that_redis_gives() {
     let (direct, behind) = (RedisServer::start(), RedisServer::start());
     let nearside = Nearside::before(&behind);
     let seed = seed();
-    let mut worlds = Worlds::connect(&direct.address(), nearside.address(), CONNECTIONS, seed);
-    let mut generator = Generator::new(seed, Keyspace::Shared);
-    let mut turns = fastrand::Rng::with_seed(seed);
-    while worlds.compared() < commands() {
-        let commands = generator.pipeline();
-        worlds
-            .pipeline(turns.usize(..CONNECTIONS), &commands)
-            .unwrap_or_else(|difference| replay_with(seed, difference));
-    }
-    assert_worth_comparing(&worlds);
+    let worlds = Worlds::connect(&direct.address(), nearside.address(), CONNECTIONS, seed);
+    compare_in_turns(worlds, Keyspace::Shared, seed);
 }
 
 #[test]
 fn connections_that_run_at_once_get_the_bytes_that_redis_gives() {
     let (direct, behind) = (RedisServer::start(), RedisServer::start());
     let nearside = Nearside::with(&behind, &["--workers", "4"]);
-    let seed = seed();
-    std::thread::scope(|scope| {
-        for number in 0..CONNECTIONS as u64 {
-            let (direct, proxied, seed) = (direct.address(), nearside.address().clone(), seed + number);
-            scope.spawn(move || {
-                // Two connections of each thread: one of RESP2, one of RESP3, on the same keys.
-                let mut worlds = Worlds::connect(&direct, &proxied, 2, seed);
-                let mut generator = Generator::new(seed, Keyspace::Own(format!("thread{number}:")));
-                while worlds.compared() < commands() / CONNECTIONS {
-                    let commands = generator.pipeline();
-                    let turn = worlds.compared() % 2;
-                    worlds
-                        .pipeline(turn, &commands)
-                        .unwrap_or_else(|difference| replay_with(seed - number, difference));
-                }
-                assert_worth_comparing(&worlds);
-            });
-        }
-    });
+    let connect = |seed| Worlds::connect(&direct.address(), nearside.address(), 2, seed);
+    compare_at_once(connect, |thread| Keyspace::Own(thread_tag(thread)), |_| true);
 }
 
 #[test]
@@ -64,18 +39,10 @@ fn before_a_cluster_connections_that_take_turns_get_the_bytes_that_redis_gives()
         return;
     }
     let (direct, behind) = two_clusters();
-    let nearside = before(&behind, &[]);
+    let nearside = Nearside::ready_before_cluster(&behind, &[]);
     let seed = seed();
-    let mut worlds = Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), CONNECTIONS, seed);
-    let mut generator = Generator::new(seed, Keyspace::Tagged("turns".to_owned()));
-    let mut turns = fastrand::Rng::with_seed(seed);
-    while worlds.compared() < commands() {
-        let commands = generator.pipeline();
-        worlds
-            .pipeline(turns.usize(..CONNECTIONS), &commands)
-            .unwrap_or_else(|difference| replay_with(seed, difference));
-    }
-    assert_worth_comparing(&worlds);
+    let worlds = Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), CONNECTIONS, seed);
+    compare_in_turns(worlds, Keyspace::Tagged("turns".to_owned()), seed);
 }
 
 #[test]
@@ -84,8 +51,8 @@ fn before_a_cluster_connections_that_run_at_once_get_the_bytes_that_redis_gives(
         return;
     }
     let (direct, behind) = two_clusters();
-    let nearside = before(&behind, &["--workers", "4"]);
-    compare_at_once(&direct, &nearside, seed(), |_| true);
+    let nearside = Nearside::ready_before_cluster(&behind, &["--workers", "4"]);
+    compare_clusters_at_once(&direct, &nearside, |_| true);
 }
 
 #[test]
@@ -94,17 +61,17 @@ fn while_slots_move_connections_that_run_at_once_get_the_bytes_that_redis_gives(
         return;
     }
     let (direct, behind) = two_clusters();
-    let nearside = before(&behind, &["--workers", "4"]);
+    let nearside = Nearside::ready_before_cluster(&behind, &["--workers", "4"]);
     let compared = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| move_about(&behind, &compared));
         let _ends = Ends(&compared);
-        compare_at_once(&direct, &nearside, seed(), |command| !may_wait(command) && !shows_that_it_moved(command));
+        compare_clusters_at_once(&direct, &nearside, |command| !may_wait(command) && !shows_that_it_moved(command));
         compared.store(true, Ordering::Relaxed);
         let moves = moving.join().unwrap();
         assert!(moves > 50, "{moves} slots moved meanwhile");
     });
-    let redirected = ["MOVED", "ASK"].map(|code| (0..2).map(|node| errors(&behind, node, code)).sum::<u64>());
+    let redirected = ["MOVED", "ASK"].map(|code| (0..2).map(|node| behind.node(node).errors(code)).sum::<u64>());
     assert!(redirected.iter().all(|count| *count > 50), "MOVED and ASK were met: {redirected:?}");
 }
 
@@ -116,20 +83,34 @@ fn two_clusters() -> (RedisCluster, RedisCluster) {
     })
 }
 
-fn before(cluster: &RedisCluster, args: &[&str]) -> Nearside {
-    let nearside = Nearside::before_cluster(cluster, args);
-    nearside.wait_until_ready();
-    nearside
+/// Compares on one connection after the other.
+fn compare_in_turns(mut worlds: Worlds, keyspace: Keyspace, seed: u64) {
+    let mut generator = Generator::new(seed, keyspace);
+    let mut turns = fastrand::Rng::with_seed(seed);
+    while worlds.compared() < commands() {
+        let commands = generator.pipeline();
+        worlds
+            .pipeline(turns.usize(..CONNECTIONS), &commands)
+            .unwrap_or_else(|difference| replay_with(seed, difference));
+    }
+    assert_worth_comparing(&worlds);
 }
 
 /// Compares the commands that are `wanted`, each of several threads with keys of its own.
-fn compare_at_once(direct: &RedisCluster, nearside: &Nearside, seed: u64, wanted: fn(&Generated) -> bool) {
+fn compare_at_once(
+    connect: impl Fn(u64) -> Worlds + Sync,
+    keyspace: fn(u64) -> Keyspace,
+    wanted: fn(&Generated) -> bool,
+) {
+    let seed = seed();
     std::thread::scope(|scope| {
         for number in 0..CONNECTIONS as u64 {
-            let (direct, proxied, seed) = (direct.addresses(), nearside.address().clone(), seed + number);
+            let connect = &connect;
             scope.spawn(move || {
-                let mut worlds = Worlds::connect_to_cluster(&direct, &proxied, 2, seed);
-                let mut generator = Generator::new(seed, Keyspace::Tagged(thread_tag(number)));
+                let seed = seed + number;
+                // Two connections of each thread: one of RESP2, one of RESP3, on the same keys.
+                let mut worlds = connect(seed);
+                let mut generator = Generator::new(seed, keyspace(number));
                 while worlds.compared() < commands() / CONNECTIONS {
                     let mut commands = generator.pipeline();
                     commands.retain(wanted);
@@ -142,6 +123,12 @@ fn compare_at_once(direct: &RedisCluster, nearside: &Nearside, seed: u64, wanted
             });
         }
     });
+}
+
+/// The same before a cluster, on keys of which each thread has some hash tags.
+fn compare_clusters_at_once(direct: &RedisCluster, nearside: &Nearside, wanted: fn(&Generated) -> bool) {
+    let connect = |seed| Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), 2, seed);
+    compare_at_once(connect, |thread| Keyspace::Tagged(thread_tag(thread)), wanted);
 }
 
 fn thread_tag(number: u64) -> String {
@@ -165,13 +152,6 @@ fn move_about(cluster: &RedisCluster, enough: &AtomicBool) -> usize {
         moves += 1;
     }
     moves
-}
-
-/// How often a node has given an error of this code.
-fn errors(cluster: &RedisCluster, node: usize, code: &str) -> u64 {
-    let stats = String::from_utf8_lossy(&cluster.node(node).client().call("INFO errorstats")).into_owned();
-    let count = stats.lines().find_map(|line| line.strip_prefix(&format!("errorstat_{code}:count=")));
-    count.map_or(0, |count| count.parse().unwrap())
 }
 
 /// Whether it names several keys: while some have moved and some have not (TRYAGAIN) it is put off, and what was already

@@ -46,11 +46,16 @@ fn connections(server: &RedisServer) -> BTreeMap<String, usize> {
     counted
 }
 
-/// Before a cluster, and aware of who serves what there.
-fn before_cluster(cluster: &RedisCluster, args: &[&str]) -> Nearside {
-    let nearside = Nearside::before_cluster(cluster, args);
-    eventually("it is ready", SOON, || (nearside.admin("/readyz").0 == 200).then_some(()));
-    nearside
+fn cluster_with_a_key_of_each_node() -> (RedisCluster, Vec<String>) {
+    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
+    let keys = spread_keys(3, "key");
+    keys.iter().for_each(|key| assert_eq!(cluster.client().command(&["SET", key, key]), "+OK\r\n"));
+    (cluster, keys)
+}
+
+/// To be called with [`FILES`] held.
+fn as_many_clients_as_there_are_files_for() -> usize {
+    CLIENTS.min(raise_file_limit(CLIENTS + OTHER_FILES) - OTHER_FILES)
 }
 
 fn connections_of_all(cluster: &RedisCluster) -> Vec<BTreeMap<String, usize>> {
@@ -96,13 +101,11 @@ fn ten_thousand_clients_are_served_by_as_many_connections_upstream_as_a_hundred(
         return;
     }
     let _files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    let clients = CLIENTS.min(raise_file_limit(CLIENTS + OTHER_FILES) - OTHER_FILES);
-    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
-    let keys = spread_keys(3, "key");
-    keys.iter().for_each(|key| assert_eq!(cluster.client().command(&["SET", key, key]), "+OK\r\n"));
+    let clients = as_many_clients_as_there_are_files_for();
+    let (cluster, keys) = cluster_with_a_key_of_each_node();
     let (workers, most) = (WORKERS.to_string(), clients.to_string());
     let args = ["--workers", &workers, "--cache-size", "64MiB", "--max-clients", &most];
-    let mut nearside = before_cluster(&cluster, &args);
+    let mut nearside = Nearside::ready_before_cluster(&cluster, &args);
     let process = nearside.process().id();
 
     let mut crowd = Crowd::connect(nearside.address(), 100);
@@ -147,12 +150,10 @@ fn ten_thousand_idle_clients_take_little_memory() {
         return;
     }
     let _files = FILES.lock().unwrap_or_else(PoisonError::into_inner);
-    let clients = CLIENTS.min(raise_file_limit(CLIENTS + OTHER_FILES) - OTHER_FILES);
-    let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
-    let keys = spread_keys(3, "key");
-    keys.iter().for_each(|key| assert_eq!(cluster.client().command(&["SET", key, key]), "+OK\r\n"));
+    let clients = as_many_clients_as_there_are_files_for();
+    let (cluster, keys) = cluster_with_a_key_of_each_node();
     let most = clients.to_string();
-    let mut nearside = before_cluster(&cluster, &["--cache-size", "64MiB", "--max-clients", &most]);
+    let mut nearside = Nearside::ready_before_cluster(&cluster, &["--cache-size", "64MiB", "--max-clients", &most]);
     let process = nearside.process().id();
     eprintln!("{} bytes of memory without a client", resident_bytes(process));
 
@@ -248,7 +249,7 @@ fn a_pipeline_of_100_000_commands_to_all_nodes_is_answered_in_order() {
     }
     let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
     for (seed, hello, null) in [(1, "HELLO 2", "$-1\r\n"), (2, "HELLO 3", "_\r\n")] {
-        let nearside = before_cluster(&cluster, &["--workers", "2"]);
+        let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
         let mut client = nearside.client();
         assert!(!client.call(hello).is_error());
         mixed(100_000, seed, null).run(&mut client);
@@ -262,7 +263,7 @@ fn pipelines_of_many_clients_at_once_are_each_answered_in_order() {
         return;
     }
     let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
-    let nearside = before_cluster(&cluster, &["--workers", "2"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     std::thread::scope(|scope| {
         for client in 0..8 {
             let nearside = &nearside;
@@ -289,7 +290,7 @@ fn commands_of_100_000_keys_in_one_slot_are_answered_like_others() {
         return;
     }
     let cluster = RedisCluster::with_replicas(3, 0, PATIENT);
-    let nearside = before_cluster(&cluster, &["--workers", "2"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     let (mut client, mut other) = (nearside.client(), nearside.client());
     let key = |number: usize| format!("{{slot}}:{number}");
     let with_keys = |name: &str| [vec![name.to_owned()], (0..KEYS).map(key).collect()].concat();
@@ -362,7 +363,7 @@ fn clients_that_do_not_read_are_paused_until_they_do() {
     for key in spread_keys(3, "kibibyte") {
         assert_eq!(cluster.client().command(&["SET", &key, &"x".repeat(1024)]), "+OK\r\n");
     }
-    let mut nearside = before_cluster(&cluster, &["--workers", "2"]);
+    let mut nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     let process = nearside.process().id();
     for command in ["GET", "GETRANGE"] {
         let asked = spread_keys(3, "kibibyte");
@@ -405,7 +406,7 @@ fn clients_that_let_large_replies_pile_up_are_cut_off_and_memory_is_bounded() {
         assert_eq!(cluster.client().command(&["SET", key, &"x".repeat(1 << 20)]), "+OK\r\n");
     }
     let limits = ["--output-limit-hard", "8MiB", "--output-limit-soft", "1GiB"];
-    let mut nearside = before_cluster(&cluster, &[&["--workers", "2"], &limits[..]].concat());
+    let mut nearside = Nearside::ready_before_cluster(&cluster, &[&["--workers", "2"], &limits[..]].concat());
     let process = nearside.process().id();
     let asked = keys.iter().map(|key| words(&format!("GETRANGE {key} 0 -1"))).collect::<Vec<_>>().concat();
     let slow = SlowReaders::ask(&nearside, SLOW, &asked.repeat(30));

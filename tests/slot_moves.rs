@@ -1,13 +1,13 @@
 //! Slots of a Redis Cluster that move from node to node: what clients see of it, which is as little as can be.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use nearside_tests::{
-    Client, ClusterClient, Freshness, Nearside, RedisCluster, Reply, SLOTS, calibrating, eventually, key_in_slot,
-    key_slot, spread_keys, words,
+    Client, ClusterClient, Freshness, Nearside, RedisCluster, Reply, SLOTS, SharedCluster, calibrating, eventually,
+    key_in_slot, key_slot, spread_keys, words,
 };
 
 /// More than any delay on one machine, less than a test wants to wait in vain.
@@ -17,45 +17,16 @@ const TRYAGAIN: &str = "-TRYAGAIN Multiple keys request during rehashing of slot
 /// Two primaries, for all tests that move single slots of their own at the moment; it ends with the last of them. Not for
 /// tests of what is cached: any move ends what was fetched from the node that has lost a slot.
 fn shared() -> Arc<RedisCluster> {
-    static CLUSTER: Mutex<Weak<RedisCluster>> = Mutex::new(Weak::new());
-    let mut cluster = CLUSTER.lock().unwrap_or_else(PoisonError::into_inner);
-    cluster.upgrade().unwrap_or_else(|| {
-        let started = Arc::new(RedisCluster::start(2));
-        *cluster = Arc::downgrade(&started);
-        started
-    })
-}
-
-fn before(cluster: &RedisCluster, args: &[&str]) -> Nearside {
-    let nearside = Nearside::before_cluster(cluster, args);
-    nearside.wait_until_ready();
-    nearside
-}
-
-/// Reads a key until it is read from the near-cache.
-fn warm(nearside: &Nearside, client: &mut Client, key: &str) {
-    let hits = || nearside.metrics().total("nearside_cache_hits_total");
-    eventually(&format!("GET {key} is a hit"), SOON, || {
-        let before = hits();
-        client.call(&format!("GET {key}"));
-        (hits() > before).then_some(())
-    });
+    static CLUSTER: SharedCluster = SharedCluster::new();
+    CLUSTER.of(2)
 }
 
 /// Reads keys that do not move, one of each node. The proxy asks a node about the key that it has fetched last, to keep the
 /// rest; asked about one that moves, the node would say so.
 fn warm_what_stays(nearside: &Nearside, client: &mut Client, round: u16) {
     for slot in [0, SLOTS - 1] {
-        warm(nearside, client, &key_in_slot(slot, &format!("stays{round}")));
+        nearside.warm(client, &key_in_slot(slot, &format!("stays{round}")));
     }
-}
-
-/// Commands that this node has sent elsewhere for good.
-fn moved(cluster: &RedisCluster, node: usize) -> u64 {
-    let stats = cluster.node(node).client().call("INFO errorstats");
-    let stats = String::from_utf8_lossy(&stats).into_owned();
-    let line = stats.lines().find_map(|line| line.strip_prefix("errorstat_MOVED:count="));
-    line.map_or(0, |count| count.parse().unwrap())
 }
 
 #[test]
@@ -64,7 +35,7 @@ fn in_a_half_migrated_slot_old_keys_are_found_where_they_are_and_new_ones_are_bo
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     for resp3 in [false, true] {
         let mut client = nearside.client();
         if resp3 {
@@ -124,7 +95,7 @@ fn keys_that_are_at_both_nodes_are_waited_for_and_then_the_client_is_told() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &["--workers", "1"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "1"]);
     let (mut client, mut other) = (nearside.client(), nearside.client());
     let elsewhere = key_in_slot(key_slot(b"t") ^ 1, "elsewhere");
     let replies = client.pipeline(&["SET {t}1 a", "SET {t}2 b", &format!("SET {elsewhere} v")]);
@@ -161,7 +132,7 @@ fn a_key_that_is_born_at_the_target_is_not_held_to_be_missing_for_longer_than_pr
     }
     let cluster = RedisCluster::start(2);
     let staleness = Duration::from_millis(500);
-    let nearside = before(&cluster, &["--max-staleness", "500ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "500ms"]);
     let mut client = nearside.client();
     let mut direct = cluster.client();
     let mut unseen = 0;
@@ -170,7 +141,7 @@ fn a_key_that_is_born_at_the_target_is_not_held_to_be_missing_for_longer_than_pr
         let migration = cluster.begin_migration(100 + round, 1 - from);
         // Before anybody asks the source again, which would say ASK.
         cluster.node(from).client().call(&format!("CLUSTER SETSLOT {} STABLE", 100 + round));
-        warm(&nearside, &mut client, &key);
+        nearside.warm(&mut client, &key);
         warm_what_stays(&nearside, &mut client, round);
         let line = format!("CLUSTER SETSLOT {} MIGRATING {}", 100 + round, cluster.id(1 - from));
         assert_eq!(cluster.node(from).client().call(&line), "+OK\r\n");
@@ -200,12 +171,12 @@ fn a_cached_key_that_moves_and_changes_is_not_served_for_longer_than_promised() 
     }
     let cluster = RedisCluster::start(2);
     let staleness = Duration::from_millis(400);
-    let nearside = before(&cluster, &["--max-staleness", "400ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "400ms"]);
     let (mut client, mut direct) = (nearside.client(), cluster.client());
     for round in 0..4 {
         let (slot, key) = (200 + round, key_in_slot(200 + round, "moving"));
         assert_eq!(direct.call(&format!("SET {key} old")), "+OK\r\n");
-        warm(&nearside, &mut client, &key);
+        nearside.warm(&mut client, &key);
         warm_what_stays(&nearside, &mut client, round);
         let from = cluster.owner(slot);
         let migration = cluster.begin_migration(slot, 1 - from);
@@ -222,7 +193,7 @@ fn a_cached_key_that_moves_and_changes_is_not_served_for_longer_than_promised() 
         std::thread::sleep(staleness);
         assert_eq!(client.call(&format!("GET {key}")), "$3\r\nnew\r\n");
         // From then on it is cached from the other node, which invalidates it.
-        warm(&nearside, &mut client, &key);
+        nearside.warm(&mut client, &key);
         assert_eq!(direct.call(&format!("SET {key} newer")), "+OK\r\n");
         eventually("the new value", SOON, || (client.call(&format!("GET {key}")) == "$5\r\nnewer\r\n").then_some(()));
     }
@@ -235,14 +206,14 @@ fn a_slot_that_is_taken_over_with_its_keys_takes_with_it_what_was_cached() {
     }
     let cluster = RedisCluster::start(2);
     let staleness = Duration::from_millis(400);
-    let nearside = before(&cluster, &["--max-staleness", "400ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "400ms"]);
     let (mut client, mut direct) = (nearside.client(), cluster.client());
     for round in 0..4 {
         let (slot, key) = (300 + round, key_in_slot(300 + round, "taken"));
         let born = key_in_slot(300 + round, "born");
         assert_eq!(direct.call(&format!("SET {key} old")), "+OK\r\n");
-        warm(&nearside, &mut client, &key);
-        warm(&nearside, &mut client, &born);
+        nearside.warm(&mut client, &key);
+        nearside.warm(&mut client, &born);
         warm_what_stays(&nearside, &mut client, round);
         // The source learns of it by gossip, and drops its keys.
         for line in [format!("IMPORTING {}", cluster.id(0)), format!("NODE {}", cluster.id(1))] {
@@ -264,7 +235,7 @@ fn reads_are_never_staler_than_promised_while_slots_move() {
         return;
     }
     let cluster = RedisCluster::start(2);
-    let nearside = before(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
     let beside = spread_keys(4, "beside");
     let through = spread_keys(4, "through");
     let slots = beside.iter().map(|key| key_slot(key.as_bytes())).collect::<Vec<_>>();
@@ -297,26 +268,26 @@ fn after_a_move_few_commands_are_redirected_before_the_owner_is_known() {
     }
     let cluster = RedisCluster::start(2);
     // Nobody looks unless there is a reason to.
-    let nearside = before(&cluster, &["--topology-interval", "1h", "--max-staleness", "1h"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--topology-interval", "1h", "--max-staleness", "1h"]);
     let mut client = nearside.client();
     let keys = spread_keys(64, "many").into_iter().take(32).collect::<Vec<_>>();
     let lines = keys.iter().map(|key| format!("APPEND {key} v")).collect::<Vec<_>>();
     let lines = lines.iter().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(client.pipeline(&lines), [":1\r\n"; 32]);
     cluster.move_slots(cluster.slots(0), 1);
-    let before = moved(&cluster, 0);
+    let before = cluster.node(0).errors("MOVED");
     for round in 2..=100 {
         let expected = format!(":{round}\r\n");
         assert_eq!(client.pipeline(&lines), vec![expected.as_str(); 32]);
     }
-    let redirected = moved(&cluster, 0) - before;
+    let redirected = cluster.node(0).errors("MOVED") - before;
     eprintln!("{redirected} of 3168 commands were redirected");
     assert!((1..=10 * 32).contains(&redirected), "{redirected} of 3168 commands were redirected");
     assert_eq!(nearside.metrics().total("nearside_upstream_nodes"), 1.0);
     // And from then on none.
-    let before = moved(&cluster, 0);
+    let before = cluster.node(0).errors("MOVED");
     assert_eq!(client.pipeline(&lines), [":101\r\n"; 32]);
-    assert_eq!(moved(&cluster, 0), before);
+    assert_eq!(cluster.node(0).errors("MOVED"), before);
 }
 
 #[test]
@@ -325,16 +296,16 @@ fn a_move_is_noticed_without_a_redirection() {
         return;
     }
     let cluster = RedisCluster::start(2);
-    let nearside = before(&cluster, &["--topology-interval", "100ms"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--topology-interval", "100ms"]);
     assert_eq!(nearside.metrics().total("nearside_upstream_nodes"), 2.0);
     cluster.move_slots(cluster.slots(0), 1);
     eventually("it is noticed", SOON, || (nearside.metrics().total("nearside_upstream_nodes") == 1.0).then_some(()));
-    let before = moved(&cluster, 0);
+    let before = cluster.node(0).errors("MOVED");
     let mut client = nearside.client();
     for key in spread_keys(8, "noticed") {
         assert_eq!(client.pipeline(&[&format!("SET {key} v"), &format!("GET {key}")]), ["+OK\r\n", "$1\r\nv\r\n"]);
     }
-    assert_eq!(moved(&cluster, 0), before);
+    assert_eq!(cluster.node(0).errors("MOVED"), before);
 }
 
 /// Moves slots to the other of two nodes and back until told to stop, and tells how many moves that were.
@@ -361,7 +332,7 @@ fn commands_on_a_key_keep_their_order_while_its_slot_moves() {
     const CLIENTS: usize = 4;
     let slots = [0, 1, 8192, 8193];
     let cluster = RedisCluster::start(2);
-    let nearside = before(&cluster, &["--workers", "2"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     let (stop, commands) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| move_about(&cluster, &slots, &stop));
@@ -448,7 +419,7 @@ fn values_of_any_size_arrive_whole_while_their_slots_move() {
         return;
     }
     let cluster = shared();
-    let nearside = before(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let slots = [3, 4, 5];
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

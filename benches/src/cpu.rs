@@ -40,6 +40,29 @@ pub fn allowed_cores() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect())
 }
 
+/// Where everything of a comparison runs: what is measured has a core for itself.
+#[derive(Debug)]
+pub struct Cores {
+    /// Of the process that is measured.
+    pub measured: usize,
+    /// Of the load, and of whatever stands behind the measured process.
+    pub load: usize,
+}
+
+impl Cores {
+    /// The first two that this thread may run on. With one alone it says that the figures that `spoilt` names mean little.
+    pub fn choose(spoilt: &str) -> io::Result<Self> {
+        match allowed_cores()?[..] {
+            [measured, load, ..] => Ok(Self { measured, load }),
+            [only] => {
+                println!("one core: the load runs where what it measures runs, and {spoilt} mean little");
+                Ok(Self { measured: only, load: only })
+            }
+            [] => Err(io::Error::other("no core to run on")),
+        }
+    }
+}
+
 /// Keeps this thread, and what it starts from now on, on `core`.
 pub fn pin_to(core: usize) -> io::Result<()> {
     let mut only = CpuSet::new();

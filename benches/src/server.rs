@@ -1,10 +1,11 @@
 //! The servers that are measured: each started on a core of its own, with its files in a folder of its own, and ended
 //! with the value that stands for it.
 
+use std::env;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +20,18 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a server may take over a question of the bench itself.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The nearside to measure: the one that was named, or else the one built beside this program.
+pub fn nearside_program(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let program = match named {
+        Some(path) => path.to_owned(),
+        None => env::current_exe()?.with_file_name("nearside"),
+    };
+    if !program.exists() {
+        bail!("{} is not there: build it with `cargo build --release -p nearside`", program.display());
+    }
+    Ok(program)
+}
 
 /// A server process, killed on drop.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ mod world;
 mod wrong_proxy;
 
 pub use client::{Client, request, words};
-pub use cluster::{Failover, Migration, RedisCluster, SLOTS, key_in_slot, key_slot, spread_keys};
+pub use cluster::{Failover, Migration, RedisCluster, SLOTS, SharedCluster, key_in_slot, key_slot, spread_keys};
 pub use cluster_client::ClusterClient;
 pub use control::Control;
 pub use crowd::{Crowd, raise_file_limit};

@@ -22,6 +22,7 @@ use crate::redis_server::RedisServer;
 use crate::socket::Address;
 
 const START_LIMIT: Duration = Duration::from_secs(10);
+const WARM_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running Nearside in front of a Redis.
 #[derive(Debug)]
@@ -93,6 +94,15 @@ impl Nearside {
     #[must_use]
     pub fn before_cluster(cluster: &RedisCluster, args: &[&str]) -> Self {
         Self::at(&cluster.url(), &cluster.addresses()[0], args)
+    }
+
+    /// The same, and waits until it knows who serves what.
+    #[must_use]
+    #[track_caller]
+    pub fn ready_before_cluster(cluster: &RedisCluster, args: &[&str]) -> Self {
+        let nearside = Self::before_cluster(cluster, args);
+        nearside.wait_until_ready();
+        nearside
     }
 
     /// Starts one with this `--upstream`, which need not lead anywhere. A test of that returns early when calibrating.
@@ -188,6 +198,32 @@ impl Nearside {
         let (status, body) = self.admin("/metrics");
         assert_eq!(status, 200, "/metrics answers: {body}");
         Metrics::parse(&body)
+    }
+
+    /// How many reads have been answered from the near-cache.
+    #[must_use]
+    pub fn hits(&self) -> f64 {
+        self.metrics().total("nearside_cache_hits_total")
+    }
+
+    /// Reads a key until it is read from the near-cache. For tests with one client.
+    #[track_caller]
+    pub fn warm(&self, client: &mut Client, key: &str) {
+        eventually(&format!("GET {key} is a hit"), WARM_LIMIT, || {
+            let before = self.hits();
+            client.call(&format!("GET {key}"));
+            (self.hits() > before).then_some(())
+        });
+    }
+
+    /// Commands written to each node so far, by its label.
+    #[must_use]
+    pub fn commands_by_node(&self) -> BTreeMap<String, f64> {
+        let label = |name: &str| {
+            let label = name.strip_prefix("nearside_upstream_commands_total{node=\"")?.strip_suffix("\"}")?;
+            Some(label.to_owned())
+        };
+        self.metrics().iter().filter_map(|(name, value)| Some((label(name)?, *value))).collect()
     }
 }
 

@@ -121,6 +121,16 @@ impl RedisServer {
         line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().expect("a count"))
     }
 
+    /// How often it has given an error of this code (`MOVED`), to anybody.
+    #[must_use]
+    pub fn errors(&self, code: &str) -> u64 {
+        let stats = self.client().call("INFO errorstats");
+        let stats = String::from_utf8_lossy(&stats);
+        let prefix = format!("errorstat_{code}:count=");
+        let count = stats.lines().find_map(|line| line.strip_prefix(prefix.as_str()));
+        count.map_or(0, |count| count.parse().expect("a count"))
+    }
+
     /// `kill -9`: whatever it has not written out is lost.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -4,18 +4,18 @@
 //! Figures of one machine drift from minute to minute by more than the contestants differ. So they take turns in short
 //! rounds, each round gives a ratio to Redis in that same round, and the median of the ratios is what is told.
 
-use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use nearside_benches::closed_loop::ClosedLoop;
 use nearside_benches::cluster::Cluster;
+use nearside_benches::cpu::{self, Cores};
 use nearside_benches::median::median;
-use nearside_benches::server::Server;
+use nearside_benches::preload;
+use nearside_benches::server::{Server, nearside_program};
 use nearside_benches::tape::{Mix, Tape, Workload};
-use nearside_benches::{cpu, preload};
 
 const KEYS: u32 = 10_000;
 const VALUE_LEN: usize = 16;
@@ -59,7 +59,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let cores = Cores::choose()?;
+    let cores = Cores::choose("throughputs")?;
     let stage = Stage::set(&arguments, &cores)?;
     cpu::pin_to(cores.load).with_context(|| format!("pinning the load to core {}", cores.load))?;
 
@@ -80,25 +80,6 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where everything runs: what is measured has a core for itself.
-struct Cores {
-    measured: usize,
-    load: usize,
-}
-
-impl Cores {
-    fn choose() -> anyhow::Result<Self> {
-        match cpu::allowed_cores()?[..] {
-            [measured, load, ..] => Ok(Self { measured, load }),
-            [only] => {
-                println!("one core: the load runs where what it measures runs, and throughputs mean little");
-                Ok(Self { measured: only, load: only })
-            }
-            [] => bail!("no core to run on"),
-        }
-    }
-}
-
 /// The servers, all of them up from the start: an idle one takes next to no CPU.
 struct Stage {
     direct: Server,
@@ -113,13 +94,7 @@ struct Stage {
 
 impl Stage {
     fn set(arguments: &Arguments, cores: &Cores) -> anyhow::Result<Self> {
-        let nearside = match &arguments.nearside {
-            Some(path) => path.clone(),
-            None => env::current_exe()?.with_file_name("nearside"),
-        };
-        if !nearside.exists() {
-            bail!("{} is not there: build it with `cargo build --release -p nearside`", nearside.display());
-        }
+        let nearside = nearside_program(arguments.nearside.as_deref())?;
         let direct = Server::redis(&arguments.redis_server, cores.measured)?;
         let upstream = Server::redis(&arguments.redis_server, cores.load)?;
         let cluster = Cluster::start(&arguments.redis_server, cores.load)?;

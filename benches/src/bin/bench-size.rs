@@ -3,20 +3,20 @@
 //! The same busy connections to the same process ask alone and, in the same round, with the idle ones connected; the order
 //! changes from round to round. The median of the rounds' ratios is what is told.
 
-use std::env;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use nearside_benches::closed_loop::ClosedLoop;
 use nearside_benches::cluster::Cluster;
+use nearside_benches::cpu::{self, Cores};
 use nearside_benches::idle::{Idle, raise_file_limit};
 use nearside_benches::median::median;
-use nearside_benches::server::Server;
+use nearside_benches::preload;
+use nearside_benches::server::{Server, nearside_program};
 use nearside_benches::tape::{Mix, Tape, Workload};
-use nearside_benches::{cpu, preload};
 
 const KEYS: u32 = 10_000;
 const VALUE_LEN: usize = 16;
@@ -58,21 +58,8 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let all = (arguments.busy + arguments.idle) as usize;
     raise_file_limit(all + OTHER_FILES)?;
-    let nearside = match &arguments.nearside {
-        Some(path) => path.clone(),
-        None => env::current_exe()?.with_file_name("nearside"),
-    };
-    if !nearside.exists() {
-        bail!("{} is not there: build it with `cargo build --release -p nearside`", nearside.display());
-    }
-    let (measured, load) = match cpu::allowed_cores()?[..] {
-        [measured, load, ..] => (measured, load),
-        [only] => {
-            println!("one core: the load runs where what it measures runs, and latencies mean little");
-            (only, only)
-        }
-        [] => bail!("no core to run on"),
-    };
+    let nearside = nearside_program(arguments.nearside.as_deref())?;
+    let Cores { measured, load } = Cores::choose("latencies")?;
     let cluster = Cluster::start(&arguments.redis_server, load)?;
     cpu::pin_to(load).with_context(|| format!("pinning the load to core {load}"))?;
     let before_cluster = |cache_size| Server::nearside(&nearside, measured, &cluster.url(), cache_size);

@@ -8,6 +8,7 @@
 
 mod membership;
 mod migration;
+mod shared;
 mod slots;
 mod view;
 
@@ -18,6 +19,7 @@ use crate::cluster_client::ClusterClient;
 use crate::redis_server::RedisServer;
 use crate::socket::Address;
 pub use migration::Migration;
+pub use shared::SharedCluster;
 pub use slots::{SLOTS, key_in_slot, key_slot, spread_keys};
 use view::View;
 

@@ -315,15 +315,15 @@ impl ForwardLane {
     pub(crate) fn check(&self, now: Time) {
         let mut state = self.state.borrow_mut();
         let limit = self.worker.config().upstream_timeout;
-        let is_up = state.link == Link::Up;
-        let moved = state.server != self.node.server().epoch();
-        let is_over = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
         if state.condemned.is_some() {
             return;
         }
+        let is_up = state.link == Link::Up;
+        let moved = state.server != self.node.server().epoch();
+        let is_spent = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
         if is_up && !state.awaiting.is_empty() && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
-        } else if is_over || (is_up || state.link == Link::Idle) && self.is_unwanted(&state, now) {
+        } else if is_spent || (is_up || state.link == Link::Idle) && self.is_unwanted(&state, now) {
             state.condemned = Some(LinkError::Closed);
         } else {
             state.sent.iter_mut().for_each(SentFrames::shrink);
