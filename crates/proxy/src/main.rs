@@ -12,6 +12,7 @@ mod server;
 mod session;
 mod shared;
 mod topology;
+mod users;
 mod worker;
 
 use std::fmt;

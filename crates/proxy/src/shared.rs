@@ -16,6 +16,7 @@ use crate::net::clock;
 use crate::net::socket::Stream;
 use crate::session::registry::Registry;
 use crate::topology::{LoaderState, Node, Nodes, Slot, Topology};
+use crate::users::User;
 
 /// Messages a worker's mailbox holds; what does not fit goes the way without the cache, or is told again.
 pub(crate) const MAILBOX: usize = 64 * 1024;
@@ -25,11 +26,11 @@ pub(crate) enum Message {
     /// A client has connected.
     Connection(Stream),
     /// Fetch this from this node, on the loader lane that lives on this worker.
-    Fetch(FillTicket, Arc<Node>),
+    Fetch(FillTicket, Arc<Node>, User),
     /// Sessions of this worker waited for this.
     Fetched(Fetched),
-    /// Connect the loader lane of this node and db, which lives on this worker.
-    Load(Arc<Node>, u16),
+    /// Connect the loader lane of this node, user and db, which lives on this worker.
+    Load(Arc<Node>, User, u16),
     /// The topology has changed.
     Topology,
     /// End this session.
@@ -186,13 +187,13 @@ impl Shared {
         }
     }
 
-    /// True if reads of this node's db can be fetched for the cache. The first to ask has the lane for it made.
+    /// True if reads of this node's db can be fetched for the cache, as `user`. The first to ask has the lane for it made.
     #[inline]
-    pub(crate) fn loader_is_ready(&self, node: &Arc<Node>, db: u16) -> bool {
-        node.loader_is_ready(db, || {
-            let message = Message::Load(Arc::clone(node), db);
-            if self.mailboxes[self.loader_worker(node, db)].try_send(message).is_err() {
-                node.set_loader(db, LoaderState::Unused); // the next read tries again
+    pub(crate) fn loader_is_ready(&self, node: &Arc<Node>, user: &User, db: u16) -> bool {
+        node.loader_is_ready(user, db, || {
+            let message = Message::Load(Arc::clone(node), user.clone(), db);
+            if self.mailboxes[self.loader_worker(node, user, db)].try_send(message).is_err() {
+                node.set_loader(user, db, LoaderState::Unused); // the next read tries again
             }
         })
     }
@@ -200,13 +201,13 @@ impl Shared {
     /// Has the loader lane made before the first client asks, so that its first read can be cached.
     pub(crate) fn prepare_loader(&self, node: &Arc<Node>, db: u16) {
         if self.cache.is_some() {
-            self.loader_is_ready(node, db);
+            self.loader_is_ready(node, &User::own(), db);
         }
     }
 
-    /// The worker on which the loader lane of this node and db lives.
-    pub(crate) fn loader_worker(&self, node: &Node, db: u16) -> usize {
-        (node.id() as usize + usize::from(db)) % self.mailboxes.len()
+    /// The worker on which the loader lane of this node, user and db lives.
+    pub(crate) fn loader_worker(&self, node: &Node, user: &User, db: u16) -> usize {
+        (node.id() as usize + usize::from(user.id()) + usize::from(db)) % self.mailboxes.len()
     }
 
     /// Begins the shutdown: nothing new is read, what is in flight is finished.

@@ -27,6 +27,7 @@ use crate::session::Session;
 use crate::session::registry::Client;
 use crate::shared::{Fetched, Message, Shared};
 use crate::topology::{Node, Topology};
+use crate::users::User;
 
 /// What one read may bring: a few dozen pipelined batches, and small enough to stay in the second-level cache.
 const SCRATCH: usize = 64 * 1024;
@@ -41,6 +42,9 @@ const MESSAGES_PER_TURN: usize = 256;
 /// Forward lanes of a worker to one node, beside those of the first db: two protocol versions in each of 32 databases.
 const LANES_PER_NODE: usize = 64;
 
+/// By node, user and db.
+type Loaders = HashMap<(u64, u16, u16), Rc<LoaderLane>, FxBuildHasher>;
+
 /// See the module.
 pub(crate) struct Worker {
     index: usize,
@@ -48,8 +52,7 @@ pub(crate) struct Worker {
     metrics: Arc<WorkerMetrics>,
     sessions: RefCell<HashMap<u64, Rc<Session>, FxBuildHasher>>,
     lanes: RefCell<HashMap<LaneKey, Rc<ForwardLane>, FxBuildHasher>>,
-    /// By node and db.
-    loaders: RefCell<HashMap<(u64, u16), Rc<LoaderLane>, FxBuildHasher>>,
+    loaders: RefCell<Loaders>,
     table: RefCell<Arc<Table>>,
     topology: RefCell<Arc<Topology>>,
     scratch: RefCell<Vec<u8>>,
@@ -113,9 +116,9 @@ impl Worker {
     fn receive(self: &Rc<Self>, message: Message) {
         match message {
             Message::Connection(stream) => self.accept(stream),
-            Message::Fetch(ticket, node) => self.fetch_here(ticket, &node),
+            Message::Fetch(ticket, node, user) => self.fetch_here(ticket, &node, &user),
             Message::Fetched(fetched) => self.fetched(&fetched),
-            Message::Load(node, db) => drop(self.loader(&node, db)),
+            Message::Load(node, user, db) => drop(self.loader(&node, &user, db)),
             Message::Topology => self.take_up_topology(),
             Message::End { session, reason } => {
                 if let Some(session) = self.session(session) {
@@ -204,22 +207,23 @@ impl Worker {
         *self.topology.borrow_mut() = self.shared.topology.load_full();
     }
 
-    /// Sends a fetch to the loader lane of its node and db, on whatever worker that lives.
-    pub(crate) fn fetch(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>) {
-        let home = self.shared.loader_worker(node, ticket.scope().db);
+    /// Sends a fetch to the loader lane of its node, user and db, on whatever worker that lives.
+    pub(crate) fn fetch(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>, user: &User) {
+        let home = self.shared.loader_worker(node, user, ticket.scope().db);
         if home == self.index {
-            return self.fetch_here(ticket, node);
+            return self.fetch_here(ticket, node, user);
         }
-        if let Err(error) = self.shared.mailboxes[home].try_send(Message::Fetch(ticket, Arc::clone(node))) {
+        let message = Message::Fetch(ticket, Arc::clone(node), user.clone());
+        if let Err(error) = self.shared.mailboxes[home].try_send(message) {
             let (mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) = error;
-            if let Message::Fetch(ticket, _) = message {
+            if let Message::Fetch(ticket, ..) = message {
                 crate::lanes::loader::abandon(self, ticket);
             }
         }
     }
 
-    fn fetch_here(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>) {
-        self.loader(node, ticket.scope().db).fetch(ticket);
+    fn fetch_here(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>, user: &User) {
+        self.loader(node, user, ticket.scope().db).fetch(ticket);
     }
 
     /// Tells those who waited for a fetch; the caller then calls [`Worker::flush_touched`].
@@ -290,14 +294,15 @@ impl Worker {
         self.touched.replace(touched);
     }
 
-    /// The forward lane to `node` for this db and protocol version. The error: there are too many already.
+    /// The forward lane to `node` for this user, db and protocol version. The error: there are too many already.
     pub(crate) fn lane(
         self: &Rc<Self>,
         node: &Arc<Node>,
+        user: &User,
         db: u16,
         protocol: Protocol,
     ) -> Result<Rc<ForwardLane>, String> {
-        let key = LaneKey { node: node.id(), db, protocol };
+        let key = LaneKey { node: node.id(), user: user.id(), db, protocol };
         let mut lanes = self.lanes.borrow_mut();
         if let Some(lane) = lanes.get(&key) {
             return Ok(Rc::clone(lane));
@@ -311,7 +316,7 @@ impl Worker {
             };
             lanes.remove(&unused);
         }
-        let lane = ForwardLane::spawn(self, node, key);
+        let lane = ForwardLane::spawn(self, node, user, key);
         lanes.insert(key, Rc::clone(&lane));
         Ok(lane)
     }
@@ -326,19 +331,19 @@ impl Worker {
         }
     }
 
-    fn loader(self: &Rc<Self>, node: &Arc<Node>, db: u16) -> Rc<LoaderLane> {
-        let key = (node.id(), db);
+    fn loader(self: &Rc<Self>, node: &Arc<Node>, user: &User, db: u16) -> Rc<LoaderLane> {
+        let key = (node.id(), user.id(), db);
         let lane = self.loaders.borrow().get(&key).cloned();
         lane.unwrap_or_else(|| {
-            let lane = LoaderLane::spawn(self, node, db);
+            let lane = LoaderLane::spawn(self, node, user, db);
             self.loaders.borrow_mut().insert(key, Rc::clone(&lane));
             lane
         })
     }
 
     /// Forgets a loader lane that has ended: its node is no longer there.
-    pub(crate) fn forget_loader(&self, node: &Node, db: u16) {
-        self.loaders.borrow_mut().remove(&(node.id(), db));
+    pub(crate) fn forget_loader(&self, node: &Node, user: &User, db: u16) {
+        self.loaders.borrow_mut().remove(&(node.id(), user.id(), db));
     }
 
     /// The buffer that sessions and lanes of this worker read into. Borrowed for one read and what it brought.

@@ -56,11 +56,11 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     Flow::Done
 }
 
-/// The forward lane to a node, for the session's db and protocol.
+/// The forward lane to a node, for the session's user, db and protocol.
 #[inline]
 fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Result<Rc<ForwardLane>, String> {
-    let State { lanes, topology, db, protocol, .. } = state;
-    lanes.to(node, || session.worker().lane(&topology.nodes()[node], *db, *protocol))
+    let State { lanes, topology, user, db, protocol, .. } = state;
+    lanes.to(node, || session.worker().lane(&topology.nodes()[node], user, *db, *protocol))
 }
 
 /// The node is down.
@@ -123,7 +123,7 @@ pub(super) fn read(session: &Rc<Session>, state: &State, sequence: u64, name: &[
     let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
     let mut frame = Vec::new();
     nearside_resp::encode::command(&mut frame, &[name, key]);
-    let lane = worker.lane(&topology.nodes()[node], state.db, state.protocol).map_err(not_sent)?;
+    let lane = worker.lane(&topology.nodes()[node], &state.user, state.db, state.protocol).map_err(not_sent)?;
     let errand = Errand::new(session, sequence, state.now, slot, false);
     lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None).map(drop).map_err(not_sent)
 }

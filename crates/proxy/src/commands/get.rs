@@ -13,8 +13,6 @@ use crate::session::Session;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
-/// The upstream user that all sessions share, until they bring their own.
-const USER: u16 = 0;
 /// The number by which the near-cache knows this command's replies.
 const GET: u16 = 0;
 
@@ -35,7 +33,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         // while that write is still unknown to others.
         return bypass(session, state, call, command);
     }
-    let scope = Scope { user: USER, db: state.db, command: GET };
+    let scope = Scope { user: state.user.id(), db: state.db, command: GET };
     match cache.read(key, scope, state.now, |reply| hit(state, &reply)) {
         Read::Hit(None) => Flow::Done,
         Read::Hit(Some(reply)) => answer(state, reply),
@@ -71,7 +69,7 @@ fn miss(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Comm
     let worker = session.worker();
     let key = call.request.arg(1);
     let node = worker.topology().owner(key).cloned();
-    let ready = node.filter(|node| worker.shared().loader_is_ready(node, state.db));
+    let ready = node.filter(|node| worker.shared().loader_is_ready(node, &state.user, state.db));
     let (Some(cache), Some(node)) = (worker.cache(), ready) else { return bypass(session, state, call, command) };
     let sequence = state.replies.next();
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence };
@@ -82,7 +80,7 @@ fn miss(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Comm
         }
         Lookup::Lead(ticket) => {
             expect_fetched(state, key);
-            worker.fetch(ticket, &node);
+            worker.fetch(ticket, &node, &state.user);
         }
         Lookup::Follow => expect_fetched(state, key),
         Lookup::Bypass(_) => return bypass(session, state, call, command),

@@ -48,7 +48,7 @@ fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
 
 /// Before a standalone server: in a cluster there is nowhere to move to.
 fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
-    let lane = match session.worker().lane(&state.topology.nodes()[0], db, state.protocol) {
+    let lane = match session.worker().lane(&state.topology.nodes()[0], &state.user, db, state.protocol) {
         Ok(lane) => lane,
         Err(reason) => return state.answer_error(format!("UPSTREAM {reason}; the database was not changed")),
     };

@@ -36,7 +36,7 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
         max_staleness: r.time(&settings::MAX_STALENESS, 10 * MILLISECOND..=HOUR),
         max_clients: r.value(&settings::MAX_CLIENTS, |text| number(text, 1..=1_000_000)),
         requirepass: r
-            .value(&settings::REQUIREPASS, |text| Ok((!text.is_empty()).then(|| Secret::new(text.to_owned())))),
+            .value(&settings::REQUIREPASS, |text| Ok((!text.is_empty()).then(|| Secret::new(text.as_bytes())))),
         protected_mode: r.value(&settings::PROTECTED_MODE, |text| units::boolean(text).ok_or(Refusal::NotAllowed)),
         allow_commands: r.allow_commands(),
         admin: r.admin(),

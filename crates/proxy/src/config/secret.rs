@@ -3,23 +3,24 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
-/// A password. `Debug` hides it, and there is no `Display`.
+/// A password: any bytes. `Debug` hides it, there is no `Display`, and its memory is overwritten before it is given back.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(String);
+pub(crate) struct Secret(Zeroizing<Box<[u8]>>);
 
 impl Secret {
-    pub(crate) fn new(password: String) -> Secret {
-        Secret(password)
+    pub(crate) fn new(password: impl Into<Box<[u8]>>) -> Secret {
+        Secret(Zeroizing::new(password.into()))
     }
 
     /// Whether `guess` is this password, in a time that depends on the guess's length alone.
     pub(crate) fn matches(&self, guess: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(guess).into()
+        self.0.ct_eq(guess).into()
     }
 
     /// The password itself, to be sent to the upstream.
-    pub(crate) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -36,7 +37,7 @@ mod tests {
 
     #[test]
     fn only_the_same_bytes_match() {
-        let secret = Secret::new("sécret".into());
+        let secret = Secret::new("sécret".as_bytes());
         assert!(secret.matches("sécret".as_bytes()));
         for guess in [&b""[..], b"s\xc3\xa9cre", b"s\xc3\xa9cret ", b"secret", b"\xff\xff\xff\xff\xff\xff\xff"] {
             assert!(!secret.matches(guess), "{guess:?}");
@@ -45,6 +46,6 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_shown() {
-        assert_eq!(format!("{:?}", Secret::new("pass".into())), "Secret(..)");
+        assert_eq!(format!("{:?}", Secret::new(&b"pass"[..])), "Secret(..)");
     }
 }

@@ -102,7 +102,12 @@ const ROWS: [Row; 25] = [
     (&MAX_AGE, "2m", |c| format!("{:?}", c.max_age), "120s"),
     (&MAX_STALENESS, "10ms", |c| format!("{:?}", c.max_staleness), "10ms"),
     (&MAX_CLIENTS, "3", |c| c.max_clients.to_string(), "3"),
-    (&REQUIREPASS, "pass,word", |c| c.requirepass.as_ref().unwrap().expose().into(), "pass,word"),
+    (
+        &REQUIREPASS,
+        "pass,word",
+        |c| String::from_utf8_lossy(c.requirepass.as_ref().unwrap().expose()).into(),
+        "pass,word",
+    ),
     (&PROTECTED_MODE, "no", |c| c.protected_mode.to_string(), "false"),
     (&ALLOW_COMMANDS, "DEBUG,config|set", |c| c.allow_commands.join(" "), "debug config|set"),
     (&ADMIN, "off", |c| format!("{:?}", c.admin), "None"),

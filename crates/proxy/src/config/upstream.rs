@@ -129,7 +129,7 @@ fn credentials(user_info: &str) -> Result<Credentials, UrlError> {
     let username = percent_decode(username)?;
     Ok(Credentials {
         username: (!username.is_empty()).then_some(username),
-        password: Secret::new(percent_decode(password)?),
+        password: Secret::new(percent_decode(password)?.into_bytes()),
     })
 }
 
@@ -298,7 +298,7 @@ mod tests {
         ] {
             let credentials = Upstream::parse(url).unwrap().credentials.unwrap();
             assert_eq!(credentials.username.as_deref(), username, "{url}");
-            assert_eq!(credentials.password.expose(), password, "{url}");
+            assert_eq!(credentials.password.expose(), password.as_bytes(), "{url}");
         }
     }
 

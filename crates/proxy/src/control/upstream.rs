@@ -74,7 +74,7 @@ impl UpstreamClient {
             config: FredConfig {
                 server: server(address),
                 username: login.and_then(|login| login.username.clone()),
-                password: login.map(|login| login.password.expose().to_owned()),
+                password: login.map(|login| String::from_utf8_lossy(login.password.expose()).into_owned()), // of a URL: UTF-8
                 // Its RESP3 greeting is an inline command, in which a password with a space would be two arguments.
                 version: RespVersion::RESP2,
                 fail_fast: true,

@@ -16,10 +16,13 @@ use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
 use crate::topology::Node;
+use crate::users::User;
 
 /// What the connection is to be.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Setup {
+pub(crate) struct Setup<'a> {
+    /// Whose rights its commands have.
+    pub(crate) user: &'a User,
     /// The RESP version of its replies.
     pub(crate) protocol: Protocol,
     /// The database its commands run in.
@@ -52,10 +55,16 @@ pub(crate) enum ConnectError {
     /// The upstream's error line (without the leading `-`) to a step of the handshake.
     #[error("{step}: {}", String::from_utf8_lossy(line))]
     Refused { step: &'static str, line: Vec<u8> },
+    /// The upstream's error line to the login of a user other than the settings name.
+    #[error("login: {}", String::from_utf8_lossy(_0))]
+    NotLetIn(Vec<u8>),
     /// Not the Redis protocol.
     #[error("{step}: not a reply of the Redis protocol")]
     NotRedis { step: &'static str },
 }
+
+/// What logs the connection in as a user of a session's own.
+const LOGIN: &str = "login";
 
 /// A command of the handshake.
 struct Step {
@@ -65,7 +74,7 @@ struct Step {
 }
 
 /// Connects, logs in and selects, all within the `connect-timeout`.
-pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup) -> Result<Opened, ConnectError> {
+pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Result<Opened, ConnectError> {
     let config = &shared.config;
     timeout(config.connect_timeout, async {
         let stream = dial(node.address()).await?;
@@ -95,7 +104,7 @@ struct Agreed {
     run_id: Option<Vec<u8>>,
 }
 
-async fn shake_hands(socket: &Socket, config: &Config, setup: Setup) -> Result<Agreed, ConnectError> {
+async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Result<Agreed, ConnectError> {
     let (request, steps) = handshake(config, setup);
     let mut output = Output::default();
     output.copy(&request);
@@ -105,6 +114,7 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup) -> Result<A
     let mut agreed = Agreed::default();
     for (step, reply) in steps.iter().zip(&replies) {
         match frame::parse(reply) {
+            Ok(Value::Error(line)) if step.name == LOGIN => return Err(ConnectError::NotLetIn(line)),
             Ok(Value::Error(line)) if step.required => {
                 return Err(ConnectError::Refused { step: step.name, line });
             }
@@ -124,7 +134,7 @@ fn run_id(info: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The commands of the handshake, as bytes, and what to call them.
-fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
+fn handshake(config: &Config, setup: Setup<'_>) -> (Vec<u8>, Vec<Step>) {
     let mut request = Vec::new();
     let mut steps = Vec::new();
     let mut step = |name, required, args: &[&[u8]]| {
@@ -135,16 +145,16 @@ fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
     let user = login.and_then(|login| login.username.as_deref()).unwrap_or("default");
     match (setup.protocol, login) {
         (Protocol::Resp3, Some(login)) => {
-            step("HELLO", true, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), login.password.expose().as_bytes()]);
+            step("HELLO", true, &[b"HELLO", b"3", b"AUTH", user.as_bytes(), login.password.expose()]);
         }
         (Protocol::Resp3, None) => step("HELLO", true, &[b"HELLO", b"3"]),
         (Protocol::Resp2, Some(login)) if login.username.is_some() => {
-            step("AUTH", true, &[b"AUTH", user.as_bytes(), login.password.expose().as_bytes()]);
+            step("AUTH", true, &[b"AUTH", user.as_bytes(), login.password.expose()]);
         }
-        (Protocol::Resp2, Some(login)) => step("AUTH", true, &[b"AUTH", login.password.expose().as_bytes()]),
+        (Protocol::Resp2, Some(login)) => step("AUTH", true, &[b"AUTH", login.password.expose()]),
         (Protocol::Resp2, None) => {}
     }
-    // Always asked, also for db 0: its answer shows that the server speaks Redis and lets this user in.
+    // Always asked, also for db 0: its answer shows that the server speaks Redis and lets the proxy's user in.
     step("SELECT", true, &[b"SELECT", setup.db.to_string().as_bytes()]);
     // Behind one address there may be another server from now on. A user may lack the right to ask.
     step("INFO", false, &[b"INFO", b"server"]);
@@ -153,6 +163,10 @@ fn handshake(config: &Config, setup: Setup) -> (Vec<u8>, Vec<Step>) {
     }
     // Only a courtesy to whoever reads the upstream's CLIENT LIST; a user may lack the right.
     step("CLIENT SETNAME", false, &[b"CLIENT", b"SETNAME", setup.name.as_bytes()]);
+    // Last: what a lane needs (SELECT, CLIENT TRACKING, INFO) its user need not be allowed, and all of it outlives AUTH.
+    if let Some(login) = setup.user.login() {
+        step(LOGIN, true, &[b"AUTH", &login.name, login.password.expose()]);
+    }
     (request, steps)
 }
 

@@ -1,4 +1,4 @@
-//! Forward lanes: clients' commands as they came, on one pipelined connection per worker, node, db and protocol version.
+//! Forward lanes: clients' commands as they came, on one pipelined connection per worker, node, user, db and protocol version.
 //!
 //! Commands are appended to one output buffer and their senders to one queue; the lane's task writes the buffer once
 //! all sessions of the turn have run, and hands the replies of one read to their sessions, each of which then flushes
@@ -29,6 +29,7 @@ use crate::net::socket::Socket;
 use crate::output::{Output, SHARE_FROM};
 use crate::session::Session;
 use crate::topology::{Node, Slot};
+use crate::users::User;
 use crate::worker::Worker;
 
 /// Unwritten bytes past which sessions wait before adding more: a few batches of the largest common commands. One
@@ -51,11 +52,13 @@ const PUT_OFF_AT_MOST: u8 = 3;
 /// Bytes that are worth a write.
 const OUTPUT_ENOUGH: usize = 16 * 1024;
 
-/// What distinguishes the forward lanes of a worker. (The user joins it with ACL users.)
+/// What distinguishes the forward lanes of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct LaneKey {
     /// [`Node::id`].
     pub(crate) node: u64,
+    /// [`User::id`].
+    pub(crate) user: u16,
     /// The database its commands run in.
     pub(crate) db: u16,
     /// The protocol version of its replies.
@@ -118,10 +121,11 @@ struct Awaiting {
     len: usize,
 }
 
-/// One connection to a node, shared by all sessions of a worker that have its db and protocol version.
+/// One connection to a node, shared by all sessions of a worker that have its user, db and protocol version.
 pub(crate) struct ForwardLane {
     key: LaneKey,
     node: Arc<Node>,
+    user: User,
     worker: Rc<Worker>,
     state: RefCell<State>,
     waker: Cell<Option<Waker>>,
@@ -228,11 +232,12 @@ impl State {
 
 impl ForwardLane {
     /// A lane that connects when it gets its first command.
-    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, key: LaneKey) -> Rc<Self> {
+    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, user: &User, key: LaneKey) -> Rc<Self> {
         let is_cluster = worker.topology().is_cluster();
         let lane = Rc::new(ForwardLane {
             key,
             node: Arc::clone(node),
+            user: user.clone(),
             worker: Rc::clone(worker),
             state: RefCell::new(State {
                 link: Link::Idle,
@@ -406,7 +411,8 @@ impl ForwardLane {
     }
 
     async fn connect(&self) -> Result<Opened, ConnectError> {
-        let setup = Setup { protocol: self.key.protocol, db: self.key.db, tracking: false, name: "nearside-forward" };
+        let LaneKey { db, protocol, .. } = self.key;
+        let setup = Setup { user: &self.user, protocol, db, tracking: false, name: "nearside-forward" };
         connect::open(self.worker.shared(), &self.node, setup).await
     }
 

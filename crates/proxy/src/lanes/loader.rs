@@ -1,4 +1,4 @@
-//! Loader lanes: one connection per node, db and process on which everything is fetched that the near-cache stores.
+//! Loader lanes: one connection per node, user, db and process on which everything is fetched that the near-cache stores.
 //!
 //! Tracking is on, so the upstream pushes the keys that change, in the one stream in which it also answers. Hence the
 //! lease: when a command sent at time *t* is answered, every invalidation for a write executed before it has arrived.
@@ -29,6 +29,7 @@ use crate::output::Output;
 use crate::shared::{Fetched, Message};
 use crate::topology::redirect::Redirect;
 use crate::topology::{LoaderState, Node};
+use crate::users::User;
 use crate::worker::Worker;
 
 /// Unwritten bytes past which fetches are turned away: reads go upstream without the cache.
@@ -55,6 +56,7 @@ enum Awaiting {
 /// See the module.
 pub(crate) struct LoaderLane {
     node: Arc<Node>,
+    user: User,
     db: u16,
     worker: Rc<Worker>,
     cache: Arc<NearCache>,
@@ -89,10 +91,11 @@ struct State {
 
 impl LoaderLane {
     /// A lane that connects at once, and again whenever it has lost its connection.
-    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, db: u16) -> Rc<Self> {
+    pub(crate) fn spawn(worker: &Rc<Worker>, node: &Arc<Node>, user: &User, db: u16) -> Rc<Self> {
         let cache = Arc::clone(worker.cache().expect("only what is cached is fetched"));
         let lane = Rc::new(LoaderLane {
             node: Arc::clone(node),
+            user: user.clone(),
             db,
             worker: Rc::clone(worker),
             cache,
@@ -212,13 +215,14 @@ impl LoaderLane {
             }
             tokio::time::sleep(pause).await;
         }
-        self.worker.forget_loader(&self.node, self.db);
+        self.worker.forget_loader(&self.node, &self.user, self.db);
         // Should the node come back, the first read from it has another lane made.
-        self.node.set_loader(self.db, LoaderState::Unused);
+        self.set_ready(LoaderState::Unused);
     }
 
     async fn connect(&self) -> Result<(Socket, u64), LinkError> {
-        let setup = Setup { protocol: Protocol::Resp3, db: self.db, tracking: true, name: "nearside-loader" };
+        let (user, db) = (&self.user, self.db);
+        let setup = Setup { user, protocol: Protocol::Resp3, db, tracking: true, name: "nearside-loader" };
         let Opened { socket, hello, server } =
             connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
@@ -243,6 +247,11 @@ impl LoaderLane {
         Ok(())
     }
 
+    /// Whether reads may be fetched here.
+    fn set_ready(&self, state: LoaderState) {
+        self.node.set_loader(&self.user, self.db, state);
+    }
+
     async fn serve(&self, socket: &Socket, server: u64) -> LinkError {
         {
             let mut state = self.state.borrow_mut();
@@ -251,7 +260,7 @@ impl LoaderLane {
             state.server = server;
             state.progress = clock::now();
         }
-        self.node.set_loader(self.db, LoaderState::Ready);
+        self.set_ready(LoaderState::Ready);
         let mut scanner = ReplyScanner::new();
         let mut beats = tokio::time::interval(self.worker.config().max_staleness / 4);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -476,7 +485,7 @@ impl LoaderLane {
 
     /// The connection ended. First of all nothing that came by it is served any more.
     fn lost(&self, error: &LinkError) {
-        self.node.set_loader(self.db, LoaderState::Away);
+        self.set_ready(LoaderState::Away);
         let state = self.state.take();
         drop(state.lease);
         self.node.counters(self.worker.index()).errors.add(1);

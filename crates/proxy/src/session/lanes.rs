@@ -50,7 +50,7 @@ impl Lanes {
         chosen
     }
 
-    /// The session's db, protocol, or topology is another one from here on.
+    /// The session's user, db, protocol, or topology is another one from here on.
     pub(crate) fn clear(&mut self) {
         *self = Lanes::default();
     }

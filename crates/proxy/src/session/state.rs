@@ -15,6 +15,7 @@ use crate::config::OutputLimits;
 use crate::metrics::{CutOff, Route};
 use crate::output::Output;
 use crate::topology::Topology;
+use crate::users::User;
 use crate::worker::Worker;
 
 /// Changes of a session's memory below this are not reported: most sessions never reach it.
@@ -76,6 +77,8 @@ pub(crate) struct State {
     pub(crate) replies: Replies,
     pub(crate) order: Order,
     pub(crate) protocol: Protocol,
+    /// Whose rights its commands have upstream.
+    pub(crate) user: User,
     pub(crate) db: u16,
     /// A password is not needed, or was given.
     pub(crate) authenticated: bool,
@@ -83,7 +86,7 @@ pub(crate) struct State {
     pub(crate) reply_mode: ReplyMode,
     /// The topology that the session goes by; it takes up a newer one when nothing of its own is in flight.
     pub(crate) topology: Arc<Topology>,
-    /// By the nodes of that, the forward lanes for the session's db and protocol that it has used.
+    /// By the nodes of that, the forward lanes for the session's user, db and protocol that it has used.
     pub(crate) lanes: Lanes,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
     pub(crate) now: Time,
@@ -121,6 +124,7 @@ impl State {
             replies: Replies::default(),
             order: Order::default(),
             protocol: Protocol::Resp2,
+            user: User::own(),
             db: 0,
             authenticated: false,
             limits: Limits::UNAUTHENTICATED,
@@ -144,10 +148,11 @@ impl State {
         state
     }
 
-    /// As a new connection is: RESP2, the first db, no name, and no password given yet.
+    /// As a new connection is: RESP2, the first db, no name, no user of its own, and no password given yet.
     pub(crate) fn reset(&mut self, worker: &Worker) {
         let config = worker.config();
         self.protocol = Protocol::Resp2;
+        self.user = User::own();
         self.db = worker.first_db();
         self.lanes.clear();
         self.reply_mode = ReplyMode::default();
@@ -277,6 +282,7 @@ impl State {
         self.replies = Replies::default();
         self.order = Order::default();
         self.lanes.clear();
+        self.user = User::own();
         self.input_held = 0;
         worker.account_buffers(self.accounted, 0);
         self.accounted = 0;

@@ -9,6 +9,7 @@
 //! - `view` is what one node of a cluster says of all; `ownership` decides between views that differ.
 //! - `redirect` is what a node says of a command that belongs elsewhere.
 
+mod loaders;
 mod node;
 pub(crate) mod ownership;
 pub(crate) mod redirect;
@@ -18,7 +19,8 @@ pub(crate) mod view;
 
 use std::sync::Arc;
 
-pub(crate) use self::node::{CACHED_DBS, LoaderState, Node, Nodes};
+pub(crate) use self::loaders::{CACHED_DBS, LoaderState};
+pub(crate) use self::node::{Node, Nodes};
 pub(crate) use self::slot::{SLOTS, Slot};
 
 /// A slot that no node is known to serve.

@@ -1,15 +1,15 @@
 //! A server upstream, as the workers know it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::loaders::{LoaderState, Loaders};
 use super::server::Server;
 use crate::config::UpstreamAddress;
 use crate::metrics::Counter;
+use crate::users::User;
 
-/// Databases whose reads are cached: each takes a loader lane. Redis has 16 unless told otherwise.
-pub(crate) const CACHED_DBS: usize = 64;
 /// Servers remembered at a time: twice what the cluster specification recommends as a maximum.
 const MAX_NODES: usize = 2048;
 
@@ -19,7 +19,7 @@ pub(crate) struct Node {
     id: u64,
     address: UpstreamAddress,
     server: Server,
-    loaders: [AtomicU8; CACHED_DBS],
+    loaders: Loaders,
     counters: Box<[NodeCounters]>,
 }
 
@@ -33,25 +33,13 @@ pub(crate) struct NodeCounters {
     pub(crate) errors: Counter,
 }
 
-/// Whether fetches from a node's db have somewhere to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum LoaderState {
-    /// Nobody has asked yet.
-    Unused,
-    /// Its lane is being made, or cannot be made; reads of this db are not cached.
-    Away,
-    /// It may be used.
-    Ready,
-}
-
 impl Node {
     fn new(id: u64, address: UpstreamAddress, workers: usize) -> Self {
         Node {
             id,
             address,
             server: Server::default(),
-            loaders: std::array::from_fn(|_| AtomicU8::new(LoaderState::Unused as u8)),
+            loaders: Loaders::default(),
             counters: (0..workers).map(|_| NodeCounters::default()).collect(),
         }
     }
@@ -85,24 +73,15 @@ impl Node {
         (sum(|all| &all.commands), sum(|all| &all.errors))
     }
 
-    /// True if a fetch from `db` has somewhere to go. The first to ask has the lane made: `start` is called.
+    /// True if a fetch for `user` from `db` has somewhere to go. The first to ask has the lane made: `start` is called.
     #[inline]
-    pub(crate) fn loader_is_ready(&self, db: u16, start: impl FnOnce()) -> bool {
-        let Some(state) = self.loaders.get(usize::from(db)) else { return false };
-        let seen = state.load(Ordering::Acquire);
-        if seen == LoaderState::Ready as u8 {
-            return true;
-        }
-        let (unused, away) = (LoaderState::Unused as u8, LoaderState::Away as u8);
-        if seen == unused && state.compare_exchange(unused, away, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            start();
-        }
-        false
+    pub(crate) fn loader_is_ready(&self, user: &User, db: u16, start: impl FnOnce()) -> bool {
+        self.loaders.is_ready(user, db, start)
     }
 
     /// Called by the lane.
-    pub(crate) fn set_loader(&self, db: u16, state: LoaderState) {
-        self.loaders[usize::from(db)].store(state as u8, Ordering::Release);
+    pub(crate) fn set_loader(&self, user: &User, db: u16, state: LoaderState) {
+        self.loaders.set(user, db, state);
     }
 }
 
@@ -182,16 +161,5 @@ mod tests {
         let all: Vec<_> = (1..=MAX_NODES as u16).map(|port| nodes.at(&address(port))).collect();
         assert!(all.iter().all(Option::is_some));
         assert!(nodes.at(&address(60_000)).is_none(), "all are in use");
-    }
-
-    #[test]
-    fn the_first_to_ask_has_a_lane_made() {
-        let node = Nodes::new(1).at(&address(1)).unwrap();
-        let mut asked = 0;
-        assert!(!node.loader_is_ready(3, || asked += 1) && !node.loader_is_ready(3, || asked += 1));
-        assert_eq!(asked, 1);
-        node.set_loader(3, LoaderState::Ready);
-        assert!(node.loader_is_ready(3, || unreachable!()));
-        assert!(!node.loader_is_ready(CACHED_DBS as u16, || unreachable!()), "too many dbs");
     }
 }

@@ -118,7 +118,7 @@ impl ForwardLane {
     fn lane_to(&self, address: &UpstreamAddress) -> Result<Rc<ForwardLane>, String> {
         let node = self.worker.shared().nodes.at(address);
         let node = node.ok_or_else(|| format!("{address} would be one node too many"))?;
-        self.worker.lane(&node, self.key.db, self.key.protocol)
+        self.worker.lane(&node, &self.user, self.key.db, self.key.protocol)
     }
 
     /// As [`ForwardLane::submit`], with ASKING before it: the node answers although the slot is not its own yet.
