@@ -431,12 +431,12 @@ fn what_concerns_every_node_is_refused_by_name_and_nothing_is_done() {
 }
 
 #[test]
-fn a_client_sees_a_server_that_is_no_cluster() {
+fn with_the_face_turned_off_a_client_sees_a_server_that_is_no_cluster() {
     if calibrating("cluster") {
         return;
     }
     let cluster = shared();
-    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--cluster-face", "no"]);
     let redis = RedisServer::start();
     let (mut client, mut standalone) = (nearside.client(), redis.client());
     for command in [

@@ -3,6 +3,7 @@
 mod commands;
 mod config;
 mod control;
+mod face;
 mod lanes;
 mod logging;
 mod metrics;

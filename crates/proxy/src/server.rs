@@ -39,7 +39,9 @@ pub(crate) fn run(config: Config) -> Result<()> {
     let max_clients = max_clients(&config)?;
     let (mailboxes, inboxes): (Vec<_>, Vec<_>) = (0..config.workers).map(|_| mpsc::channel(MAILBOX)).unzip();
     let (unknown_commands, questions) = mpsc::channel::<Unknown>(MAX_UNKNOWN);
-    let shared = Arc::new(Shared::new(config, cache, mailboxes, unknown_commands));
+    let mut shared = Shared::new(config, cache, mailboxes, unknown_commands);
+    shared.face.listens_on(&listeners);
+    let shared = Arc::new(shared);
     shared.max_clients.store(max_clients, Ordering::Relaxed);
 
     let workers = inboxes.into_iter().enumerate().map(|(index, inbox)| start_worker(index, &shared, inbox));

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::commands::table::Table;
 use crate::config::{Config, Servers, UpstreamAddress};
+use crate::face::Face;
 use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
@@ -55,6 +56,8 @@ pub(crate) struct Fetched {
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) config: Config,
+    /// What clients see that look for a cluster.
+    pub(crate) face: Face,
     /// When the process began to serve.
     pub(crate) started: Time,
     /// `None`: nothing is cached.
@@ -121,6 +124,7 @@ impl Shared {
         };
         Shared {
             max_clients: AtomicUsize::new(config.max_clients),
+            face: Face::new(config.announce.clone()),
             config,
             started: clock::now(),
             cache,

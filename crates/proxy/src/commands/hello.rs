@@ -63,6 +63,7 @@ fn parse_version(version: &[u8]) -> Result<Protocol, &'static str> {
 fn greet(session: &Rc<Session>, state: &mut State) {
     let version = session.worker().shared().upstream_version.load();
     let version = if version.is_empty() { DEFAULT_VERSION } else { version.as_str() };
+    let mode = if session.worker().config().shows_cluster() { "cluster" } else { "standalone" };
     state.answer(|out, protocol| {
         encode::map_header(out, protocol, 7);
         for (field, value) in [("server", "redis"), ("version", version)] {
@@ -73,7 +74,7 @@ fn greet(session: &Rc<Session>, state: &mut State) {
         encode::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
         encode::bulk(out, b"id");
         encode::integer(out, session.id().cast_signed());
-        for (field, value) in [("mode", "standalone"), ("role", "master")] {
+        for (field, value) in [("mode", mode), ("role", "master")] {
             encode::bulk(out, field.as_bytes());
             encode::bulk(out, value.as_bytes());
         }

@@ -1,7 +1,8 @@
 //! INFO: the upstream's, with a section of the proxy's own. <https://redis.io/docs/latest/commands/info/>
 //!
 //! Whoever asks for everything, or for nothing in particular, gets the section behind the upstream's; whoever asks for it
-//! alone gets it without the upstream; whoever asks for other sections gets the upstream's reply as it is.
+//! alone gets it without the upstream; whoever asks for other sections gets the upstream's reply as it is. Whether this is
+//! a cluster they all hear as HELLO and CLUSTER tell it.
 
 use std::fmt::Write as _;
 use std::rc::Rc;
@@ -28,14 +29,46 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
             state.turn.own += 1;
             Flow::Done
         }
-        Wanted::Theirs => forward::run(session, state, call, command, Shape::Plain),
-        Wanted::Both => forward::run(session, state, call, command, Shape::Info),
+        Wanted::Theirs if state.topology.is_cluster() == session.worker().config().shows_cluster() => {
+            forward::run(session, state, call, command, Shape::Plain)
+        }
+        Wanted::Theirs => forward::run(session, state, call, command, Shape::Info { ours: false }),
+        Wanted::Both => forward::run(session, state, call, command, Shape::Info { ours: true }),
     }
 }
 
-/// The upstream's reply with the section added.
-pub(crate) fn complete(worker: &Rc<Worker>, reply: Vec<u8>) -> Vec<u8> {
-    with_section(&reply, &section(worker.shared())).unwrap_or(reply)
+/// The upstream's reply as the proxy gives it, with the section of its own where that is wanted.
+pub(crate) fn complete(worker: &Rc<Worker>, reply: Vec<u8>, ours: bool) -> Vec<u8> {
+    let Some((protocol, text)) = text(&reply) else { return reply }; // an error, which has nothing to be added to
+    let is_cluster = worker.topology().is_cluster();
+    let shows_cluster = worker.config().shows_cluster();
+    let mut whole = if is_cluster == shows_cluster { text.to_vec() } else { in_mode(text, shows_cluster) };
+    if ours {
+        add_section(&mut whole, &section(worker.shared()));
+    }
+    let mut out = Vec::with_capacity(whole.len() + 32);
+    encode::verbatim_text(&mut out, protocol, &whole);
+    out
+}
+
+/// The text of a server that is a cluster's node, or is none, as of one that is it not, or is.
+fn in_mode(text: &[u8], cluster: bool) -> Vec<u8> {
+    let mode: &[u8] = if cluster { b"cluster" } else { b"standalone" };
+    let enabled: &[u8] = if cluster { b"1" } else { b"0" };
+    let mut out = Vec::with_capacity(text.len() + 16);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let field = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let value = match field {
+            b"redis_mode" | b"server_mode" => mode, // as Redis calls it, and Valkey
+            b"cluster_enabled" => enabled,
+            _ => {
+                out.extend_from_slice(line);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[field, b":", value, b"\r\n"].concat());
+    }
+    out
 }
 
 /// Whose sections a request asks for.
@@ -66,15 +99,12 @@ impl Wanted {
     }
 }
 
-/// A text reply with `section` behind its text, after the blank line that parts sections. `None`: it is no text, but an
-/// error, which has nothing to be added to.
-fn with_section(reply: &[u8], section: &str) -> Option<Vec<u8>> {
-    let (protocol, text) = text(reply)?;
-    let gap: &[u8] = if text.is_empty() { b"" } else { b"\r\n" };
-    let whole = [text, gap, section.as_bytes()].concat();
-    let mut out = Vec::with_capacity(whole.len() + 32);
-    encode::verbatim_text(&mut out, protocol, &whole);
-    Some(out)
+/// Adds `section` behind a text, after the blank line that parts sections.
+fn add_section(text: &mut Vec<u8>, section: &str) {
+    if !text.is_empty() {
+        text.extend_from_slice(b"\r\n");
+    }
+    text.extend_from_slice(section.as_bytes());
 }
 
 /// The text of a bulk string, or of a verbatim string, and the protocol version that has it so.
@@ -152,7 +182,19 @@ mod tests {
     }
 
     fn completed(reply: &str) -> Option<String> {
-        with_section(reply.as_bytes(), "# N\r\nx:1\r\n").map(|reply| String::from_utf8_lossy(&reply).into_owned())
+        let (protocol, text) = text(reply.as_bytes())?;
+        let (mut whole, mut out) = (text.to_vec(), Vec::new());
+        add_section(&mut whole, "# N\r\nx:1\r\n");
+        encode::verbatim_text(&mut out, protocol, &whole);
+        Some(String::from_utf8_lossy(&out).into_owned())
+    }
+
+    #[test]
+    fn what_mode_this_is_in_is_rewritten_and_nothing_else() {
+        let standalone = "# Server\r\nredis_mode:standalone\r\nserver_mode:standalone\r\nos:redis_mode:x\r\n\r\n# Cluster\r\ncluster_enabled:0\r\n";
+        let cluster = "# Server\r\nredis_mode:cluster\r\nserver_mode:cluster\r\nos:redis_mode:x\r\n\r\n# Cluster\r\ncluster_enabled:1\r\n";
+        assert_eq!(in_mode(standalone.as_bytes(), true), cluster.as_bytes());
+        assert_eq!(in_mode(cluster.as_bytes(), false), standalone.as_bytes());
     }
 
     #[test]

@@ -6,11 +6,13 @@
 //! | `forward` | whatever goes upstream as it came; `place` says to which node |
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
 //! | `info` | INFO, to which the proxy adds a section |
+//! | `cluster_face` | CLUSTER, as the cluster of one node that clients see |
 //! | `unknown` | commands that are not in the table |
 //! | `table` | what is known of each command |
 
 mod auth;
 mod client;
+mod cluster_face;
 mod connection;
 mod forward;
 pub(crate) mod get;
@@ -86,10 +88,10 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
     match command.route {
         Route::Cached => get::run(session, state, call, command),
         Route::All | Route::Walk if state.topology.is_cluster() => place::every_node(state, &shown(command)),
-        Route::Cluster if state.topology.is_cluster() => refuse(state, place::CLUSTER_DISABLED),
-        Route::Forward | Route::Split | Route::All | Route::Walk | Route::Cluster => {
+        Route::Forward | Route::Split | Route::All | Route::Walk => {
             forward::run(session, state, call, command, Shape::Plain)
         }
+        Route::Cluster => cluster_face::run(session, state, call, command),
         Route::About if &*command.name == "info" => info::run(session, state, call, command),
         Route::About => forward::run(session, state, call, command, Shape::Plain),
         Route::Session => session::run(session, state, call, command),

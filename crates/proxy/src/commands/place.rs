@@ -4,15 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::table::{Command, Keys};
-use super::{Call, Flow, refuse};
+use super::table::{Command, Keys, Route};
+use super::{Call, Flow, client, refuse};
 use crate::session::Session;
 use crate::session::state::State;
 use crate::topology::Slot;
 
 const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
-/// What a server that is no cluster says. The proxy looks like one to its clients.
+/// What a server that is no cluster says.
 pub(super) const CLUSTER_DISABLED: &str = "ERR This instance has cluster support disabled";
 
 /// Where a command goes.
@@ -82,7 +82,17 @@ fn slot(call: &Call<'_>, command: &Command) -> Result<Option<Slot>, CrossSlot> {
     if keys == Keys::Malformed || !command.arity_ok(call.request.len()) {
         return Ok(None);
     }
+    if keys == Keys::None && command.route == Route::Cluster {
+        return Ok(slot_argument(call));
+    }
     if crosses { Err(CrossSlot) } else { Ok(slot) }
+}
+
+/// The slot that CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT name, if there is such a one.
+#[cold]
+pub(super) fn slot_argument(call: &Call<'_>) -> Option<Slot> {
+    let number = client::options::integer(call.request.get(2)?)?;
+    Slot::new(u16::try_from(number).ok()?)
 }
 
 /// Some node, the same for all commands of a session.

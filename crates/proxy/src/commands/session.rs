@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::table::Command;
-use super::{Call, Flow, auth, client, connection, hello, place, select, wrong_arity};
+use super::{Call, Flow, auth, client, cluster_face, connection, hello, select, wrong_arity};
 use crate::session::Session;
 use crate::session::state::State;
 
@@ -22,7 +22,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         "auth" => auth::run(session, state, request),
         "select" => select::run(session, state, request),
         "readonly" | "readwrite" | "asking" => {
-            state.answer_error(place::CLUSTER_DISABLED);
+            cluster_face::acknowledge(session, state);
             Flow::Done
         }
         name => match name.split_once('|') {

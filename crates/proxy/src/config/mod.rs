@@ -70,6 +70,10 @@ pub(crate) struct Config {
     pub(crate) connect_timeout: Duration,
     /// How often every primary of a cluster is asked which slots it serves; `None`: as often as `max_staleness` says.
     pub(crate) topology_interval: Option<Duration>,
+    /// Whether clients are shown a cluster of one node; `None`: before a cluster they are.
+    pub(crate) cluster_face: Option<bool>,
+    /// The host and port that clients are told which ask where the node is; `None`: what they reached.
+    pub(crate) announce: Option<(String, u16)>,
     /// When a client that does not read its replies is cut off.
     pub(crate) output_limits: OutputLimits,
     /// All buffers of all sessions together; past it commands are answered `-OVERLOAD`.
@@ -112,6 +116,11 @@ pub(crate) enum Invocation {
 }
 
 impl Config {
+    /// Whether clients are shown a cluster of one node.
+    pub(crate) fn shows_cluster(&self) -> bool {
+        self.cluster_face.unwrap_or(matches!(self.upstream.servers, Servers::Cluster(_)))
+    }
+
     /// The error that the value of `setting`, valid by itself, cannot be carried out: it does not fit the machine, or
     /// what another part of the program can do.
     pub(crate) fn refuse(&self, setting: &'static Setting, reason: impl fmt::Display) -> ConfigError {

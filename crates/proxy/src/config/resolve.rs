@@ -50,6 +50,11 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
             "auto" => Ok(None),
             text => time(text, &(10 * MILLISECOND..=HOUR)).map(Some),
         }),
+        cluster_face: r.value(&settings::CLUSTER_FACE, |text| match text {
+            "auto" => Ok(None),
+            text => units::boolean(text).map(Some).ok_or(Refusal::NotAllowed),
+        }),
+        announce: r.value(&settings::ANNOUNCE, announce),
         output_limits: OutputLimits {
             hard: r.value(&settings::OUTPUT_LIMIT_HARD, |text| size(text, KIB..)),
             soft: r.value(&settings::OUTPUT_LIMIT_SOFT, |text| size(text, KIB..)),
@@ -170,6 +175,19 @@ fn number(text: &str, allowed: impl RangeBounds<u64>) -> Parsed<usize> {
 fn size<T: TryFrom<u64>>(text: &str, allowed: impl RangeBounds<u64>) -> Parsed<T> {
     let bytes = units::size(text).filter(|bytes| allowed.contains(bytes));
     bytes.and_then(|bytes| bytes.try_into().ok()).ok_or(Refusal::NotAllowed)
+}
+
+/// A host and port that clients can connect to.
+fn announce(text: &str) -> Parsed<Option<(String, u16)>> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let announced = match ListenAddress::parse(text) {
+        Some(ListenAddress::Ip(address)) => (address.ip().to_string(), address.port()),
+        Some(ListenAddress::Name { host, port }) => (host, port),
+        _ => return Err(Refusal::NotAllowed),
+    };
+    if announced.1 == 0 { Err(Refusal::NotAllowed) } else { Ok(Some(announced)) }
 }
 
 fn time(text: &str, allowed: &impl RangeBounds<Duration>) -> Parsed<Duration> {

@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 25] = [
+pub(super) static ALL: [&Setting; 27] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -89,6 +89,8 @@ pub(super) static ALL: [&Setting; 25] = [
     &UPSTREAM_TIMEOUT,
     &CONNECT_TIMEOUT,
     &TOPOLOGY_INTERVAL,
+    &CLUSTER_FACE,
+    &ANNOUNCE,
     &OUTPUT_LIMIT_HARD,
     &OUTPUT_LIMIT_SOFT,
     &OUTPUT_LIMIT_SOFT_TIME,
@@ -260,6 +262,24 @@ pub(crate) static TOPOLOGY_INTERVAL: Setting = Setting {
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 1s, or auto",
     help: "How often every primary of a cluster is asked which slots it serves; auto: as often as max-staleness says",
+};
+
+pub(crate) static CLUSTER_FACE: Setting = Setting {
+    name: "cluster-face",
+    value: "BOOL",
+    default: "auto",
+    takes: Takes::One,
+    allowed: "yes, no or auto",
+    help: "Show clients a Redis Cluster of one node, which has every slot; auto: before a cluster",
+};
+
+pub(crate) static ANNOUNCE: Setting = Setting {
+    name: "announce",
+    value: "HOST:PORT",
+    default: "auto",
+    takes: Takes::One,
+    allowed: "HOST:PORT, [IPV6]:PORT or auto",
+    help: "What clients are told that ask for the address of a cluster's node; auto: the address that they reached",
 };
 
 pub(crate) static OUTPUT_LIMIT_HARD: Setting = Setting {

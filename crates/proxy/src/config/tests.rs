@@ -82,6 +82,8 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.upstream_timeout, Duration::from_secs(10));
     assert_eq!(config.connect_timeout, Duration::from_secs(2));
     assert_eq!(config.topology_interval, None);
+    assert_eq!(config.cluster_face, None);
+    assert_eq!(config.announce, None);
     let limits = OutputLimits { hard: 1 << 30, soft: 64 << 20, soft_time: Duration::from_secs(10) };
     assert_eq!(config.output_limits, limits);
     assert!(config.buffer_memory >= 1 << 30);
@@ -90,10 +92,26 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.log, "warn");
 }
 
+#[test]
+fn a_cluster_is_shown_before_a_cluster_unless_told_otherwise() {
+    let shown = |upstream, face| from_flags(&["--upstream", upstream, "--cluster-face", face]).shows_cluster();
+    for (upstream, by_default) in [("redis://h", false), ("redis-cluster://h", true)] {
+        assert_eq!(shown(upstream, "auto"), by_default);
+        assert!(shown(upstream, "yes") && !shown(upstream, "no"));
+    }
+}
+
+#[test]
+fn what_is_announced_is_somewhere_to_connect_to() {
+    for text in ["*:1", "h:0", "h", "unix:///s", ""] {
+        assert!(error(&["--announce", text]).contains("expected HOST:PORT, [IPV6]:PORT or auto"), "{text}");
+    }
+}
+
 /// A setting, a text for it that is not the default, and what the text comes to.
 type Row = (&'static Setting, &'static str, fn(&Config) -> String, &'static str);
 
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 27] = [
     (&LISTEN, "[::1]:7000", |c| c.listen[0].address.to_string(), "[::1]:7000"),
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
@@ -117,6 +135,8 @@ const ROWS: [Row; 25] = [
     (&UPSTREAM_TIMEOUT, "1s", |c| format!("{:?}", c.upstream_timeout), "1s"),
     (&CONNECT_TIMEOUT, "3s", |c| format!("{:?}", c.connect_timeout), "3s"),
     (&TOPOLOGY_INTERVAL, "3s", |c| format!("{:?}", c.topology_interval), "Some(3s)"),
+    (&CLUSTER_FACE, "no", |c| format!("{:?}", c.cluster_face), "Some(false)"),
+    (&ANNOUNCE, "[::1]:1", |c| format!("{:?}", c.announce), "Some((\"::1\", 1))"),
     (&OUTPUT_LIMIT_HARD, "2MiB", |c| c.output_limits.hard.to_string(), "2097152"),
     (&OUTPUT_LIMIT_SOFT, "3MiB", |c| c.output_limits.soft.to_string(), "3145728"),
     (&OUTPUT_LIMIT_SOFT_TIME, "4s", |c| format!("{:?}", c.output_limits.soft_time), "4s"),

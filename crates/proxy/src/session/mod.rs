@@ -334,7 +334,7 @@ impl Session {
         if let Some(collected) = collected {
             let reply = match collected.shape {
                 Shape::Plain => unreachable!("plain replies are not collected"),
-                Shape::Info => info::complete(&self.worker, collected.reply),
+                Shape::Info { ours } => info::complete(&self.worker, collected.reply, ours),
                 Shape::Select(db) => select::complete(state, db, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };

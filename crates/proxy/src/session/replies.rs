@@ -15,8 +15,8 @@ use crate::output::Output;
 pub(crate) enum Shape {
     /// It is passed on byte by byte, as it arrives.
     Plain,
-    /// It is collected, then rewritten: INFO gains a section.
-    Info,
+    /// It is collected, then rewritten: INFO speaks of the proxy, and gains a section of its own where `ours` says so.
+    Info { ours: bool },
     /// It is collected, then decides whether the session moves to this db.
     Select(u16),
 }

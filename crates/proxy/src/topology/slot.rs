@@ -18,6 +18,11 @@ impl Slot {
         (usize::from(number) < SLOTS).then_some(Slot(number))
     }
 
+    /// Its number.
+    pub(crate) fn number(self) -> u16 {
+        self.0
+    }
+
     /// The slot of a key.
     #[inline]
     pub(crate) fn of(key: &[u8]) -> Self {

@@ -40,7 +40,7 @@ pub(super) fn on_or_off(text: &[u8]) -> Option<bool> {
 }
 
 /// An argument as Redis prints it in an error: as a C string, which a zero byte ends.
-pub(super) fn as_text(argument: &[u8]) -> &[u8] {
+pub(in crate::commands) fn as_text(argument: &[u8]) -> &[u8] {
     argument.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
