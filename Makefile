@@ -16,7 +16,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Where rustup puts cargo, which may have been installed by the line before.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help run build test test-clients interleavings lint bench-quick bench-size bench-micro fuzz clean
+.PHONY: help run build test test-matrix test-clients interleavings lint bench-quick bench-size bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,15 @@ test: .venv/installed ## every test: unit, property, whole program, interleaving
 	cargo test --no-fail-fast
 	@$(MAKE) --no-print-directory interleavings
 	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
+
+# A recipe's line fails as its last command does: hence `set -e`.
+test-matrix: ## the command table and the differential test against this system's Redis, Redis 8.0 and Valkey 8.1
+	@.ci/need cargo cc redis-server
+	@set -e; newer=$$(.ci/servers redis-8.0 valkey-8.1); for server in redis-server $$newer; do \
+		echo "NEARSIDE_TEST_REDIS=$$server"; export NEARSIDE_TEST_REDIS=$$server; \
+		cargo test -p nearside commands::table::live::; \
+		cargo test -p nearside-tests --test differential; \
+	done
 
 test-clients: .venv/installed $(NODE_MODULES)/.package-lock.json ## client libraries with their default settings, before one Redis and a cluster: redis-py, go-redis, ioredis, node-redis
 	@.ci/need cargo cc redis-server go
@@ -77,7 +86,7 @@ fuzz: ## the codec before any bytes, by coverage: TARGET=request_decode or reply
 
 clean: ## remove what was built and installed here
 	cargo clean
-	rm -rf .venv $(NODE_MODULES)
+	rm -rf .run .venv $(NODE_MODULES)
 
 .venv/installed: tests/clients/python/requirements.txt
 	@.ci/need python

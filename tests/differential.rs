@@ -22,7 +22,7 @@ fn connections_that_take_turns_get_the_bytes_that_redis_gives() {
     let nearside = Nearside::before(&behind);
     let seed = seed();
     let worlds = Worlds::connect(&direct.address(), nearside.address(), CONNECTIONS, seed);
-    compare_in_turns(worlds, Keyspace::Shared, seed);
+    compare_in_turns(worlds, Keyspace::Shared, seed, &behind);
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn connections_that_run_at_once_get_the_bytes_that_redis_gives() {
     let (direct, behind) = (RedisServer::start(), RedisServer::start());
     let nearside = Nearside::with(&behind, &["--workers", "4"]);
     let connect = |seed| Worlds::connect(&direct.address(), nearside.address(), 2, seed);
-    compare_at_once(connect, |thread| Keyspace::Own(thread_tag(thread)), |_| true);
+    compare_at_once(connect, |thread| Keyspace::Own(thread_tag(thread)), |_| true, &behind);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn before_a_cluster_connections_that_take_turns_get_the_bytes_that_redis_gives()
     let nearside = Nearside::ready_before_cluster(&behind, &[]);
     let seed = seed();
     let worlds = Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), CONNECTIONS, seed);
-    compare_in_turns(worlds, Keyspace::Tagged("turns".to_owned()), seed);
+    compare_in_turns(worlds, Keyspace::Tagged("turns".to_owned()), seed, behind.node(0));
 }
 
 #[test]
@@ -83,9 +83,10 @@ fn two_clusters() -> (RedisCluster, RedisCluster) {
     })
 }
 
-/// Compares on one connection after the other.
-fn compare_in_turns(mut worlds: Worlds, keyspace: Keyspace, seed: u64) {
-    let mut generator = Generator::new(seed, keyspace);
+/// Compares on one connection after the other what a server like this one has.
+fn compare_in_turns(mut worlds: Worlds, keyspace: Keyspace, seed: u64, server: &RedisServer) {
+    let upstream = upstream(&keyspace);
+    let mut generator = Generator::new(seed, keyspace).for_server(&server.commands());
     let mut turns = fastrand::Rng::with_seed(seed);
     while worlds.compared() < commands() {
         let commands = generator.pipeline();
@@ -94,23 +95,30 @@ fn compare_in_turns(mut worlds: Worlds, keyspace: Keyspace, seed: u64) {
             .unwrap_or_else(|difference| replay_with(seed, difference));
     }
     assert_worth_comparing(&worlds);
+    worlds.tally().write(upstream, server);
 }
 
-/// Compares the commands that are `wanted`, each of several threads with keys of its own.
+fn upstream(keyspace: &Keyspace) -> &'static str {
+    if matches!(keyspace, Keyspace::Tagged(_)) { "cluster" } else { "standalone" }
+}
+
+/// Compares the commands that are `wanted` of what a server like this one has, each of several threads with keys of its own.
 fn compare_at_once(
     connect: impl Fn(u64) -> Worlds + Sync,
     keyspace: fn(u64) -> Keyspace,
     wanted: fn(&Generated) -> bool,
+    server: &RedisServer,
 ) {
     let seed = seed();
+    let known = server.commands();
     std::thread::scope(|scope| {
         for number in 0..CONNECTIONS as u64 {
-            let connect = &connect;
+            let (connect, known) = (&connect, &known);
             scope.spawn(move || {
                 let seed = seed + number;
                 // Two connections of each thread: one of RESP2, one of RESP3, on the same keys.
                 let mut worlds = connect(seed);
-                let mut generator = Generator::new(seed, keyspace(number));
+                let mut generator = Generator::new(seed, keyspace(number)).for_server(known);
                 while worlds.compared() < commands() / CONNECTIONS {
                     let mut commands = generator.pipeline();
                     commands.retain(wanted);
@@ -120,6 +128,7 @@ fn compare_at_once(
                         .unwrap_or_else(|difference| replay_with(seed - number, difference));
                 }
                 assert_worth_comparing(&worlds);
+                worlds.tally().write(upstream(&keyspace(number)), server);
             });
         }
     });
@@ -128,7 +137,7 @@ fn compare_at_once(
 /// The same before a cluster, on keys of which each thread has some hash tags.
 fn compare_clusters_at_once(direct: &RedisCluster, nearside: &Nearside, wanted: fn(&Generated) -> bool) {
     let connect = |seed| Worlds::connect_to_cluster(&direct.addresses(), nearside.address(), 2, seed);
-    compare_at_once(connect, |thread| Keyspace::Tagged(thread_tag(thread)), wanted);
+    compare_at_once(connect, |thread| Keyspace::Tagged(thread_tag(thread)), wanted, direct.node(0));
 }
 
 fn thread_tag(number: u64) -> String {
@@ -181,9 +190,7 @@ impl Drop for Ends<'_> {
 #[test]
 fn every_command_of_the_server_is_generated_or_left_out_for_a_reason() {
     let redis = RedisServer::start();
-    let listed = redis.client().call("COMMAND LIST").elements();
-    let known =
-        listed.iter().map(|name| String::from_utf8(name.bulk().unwrap().to_vec()).unwrap()).collect::<BTreeSet<_>>();
+    let known = redis.commands();
     let generated = generated_names();
     let left_out =
         LEFT_OUT.iter().flat_map(|(_, names)| names.iter().map(ToString::to_string)).collect::<BTreeSet<_>>();

@@ -24,6 +24,7 @@ mod redis_server;
 mod relay;
 mod reply;
 mod socket;
+mod tally;
 mod world;
 mod wrong_proxy;
 
@@ -44,5 +45,6 @@ pub use redis_server::RedisServer;
 pub use relay::Relay;
 pub use reply::Reply;
 pub use socket::{Address, Socket};
+pub use tally::Tally;
 pub use world::{Difference, Worlds};
 pub use wrong_proxy::{Wrong, WrongProxy};

@@ -1,5 +1,6 @@
 //! A real Redis server of the test's own.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::client::Client;
 use crate::patience::eventually;
 use crate::ports::free_port;
 use crate::process::Process;
+use crate::reply::Reply;
 use crate::socket::Address;
 
 /// A `redis-server` on a free port and a Unix socket, in a folder that goes with it.
@@ -109,6 +111,30 @@ impl RedisServer {
     #[must_use]
     pub fn client(&self) -> Client {
         Client::connect(&self.address())
+    }
+
+    /// What it is, `redis 7.0.15` or `valkey 8.1.1`.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let about = self.client().call("INFO server");
+        let about = String::from_utf8_lossy(&about);
+        let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        let valkey = field("valkey_version:").map(|version| format!("valkey {version}"));
+        valkey.or_else(|| Some(format!("redis {}", field("redis_version:")?))).expect("a server knows its version")
+    }
+
+    /// The commands it has, lower case, `config|get` for those with subcommands.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[must_use]
+    pub fn commands(&self) -> BTreeSet<String> {
+        let names = self.client().call("COMMAND LIST").elements();
+        let lower = |name: &Reply| name.bulk().map(|name| String::from_utf8_lossy(name).to_ascii_lowercase());
+        names.iter().map(|name| lower(name).expect("a name")).collect()
     }
 
     /// How often `command` (lower case, `config|get` for a subcommand) was run, by anybody, since the start or `CONFIG RESETSTAT`.

@@ -11,6 +11,7 @@ use crate::cluster_client::ClusterClient;
 use crate::generator::{Compare, Generated};
 use crate::reply::Reply;
 use crate::socket::Address;
+use crate::tally::Tally;
 
 /// Pairs of connections: one straight to a Redis of its own, one through the program to another.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct Worlds {
     history: VecDeque<String>,
     errors: usize,
     compared: usize,
+    tally: Tally,
     pipelines: u64,
 }
 
@@ -28,6 +30,7 @@ pub struct Worlds {
 struct Pair {
     direct: Control,
     proxied: Client,
+    resp3: bool,
 }
 
 /// What the program is held against.
@@ -78,7 +81,7 @@ impl Worlds {
     fn new(control: impl Fn(bool) -> Control, proxied: &Address, connections: usize, seed: u64) -> Self {
         let pairs = (0..connections).map(|number| {
             let resp3 = number % 2 == 1;
-            let mut pair = Pair { direct: control(resp3), proxied: Client::connect(proxied) };
+            let mut pair = Pair { direct: control(resp3), proxied: Client::connect(proxied), resp3 };
             if resp3 {
                 speak_resp3(&mut pair.proxied);
             }
@@ -90,6 +93,7 @@ impl Worlds {
             history: VecDeque::new(),
             errors: 0,
             compared: 0,
+            tally: Tally::default(),
             pipelines: 0,
         }
     }
@@ -104,6 +108,12 @@ impl Worlds {
     #[must_use]
     pub fn errors(&self) -> usize {
         self.errors
+    }
+
+    /// How many of which command.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Sends one pipeline on connection `number` of both worlds and compares what comes back.
@@ -134,10 +144,17 @@ impl Worlds {
             Control::Cluster(client) => sent().map(|command| told(client.try_command(&command.args))).collect(),
         };
         let proxied = replies_until(&mut pair.proxied, &marker);
-        self.compare(commands, &direct, &proxied)
+        let resp3 = pair.resp3;
+        self.compare(resp3, commands, &direct, &proxied)
     }
 
-    fn compare(&mut self, commands: &[Generated], direct: &[Reply], proxied: &[Reply]) -> Result<(), Box<Difference>> {
+    fn compare(
+        &mut self,
+        resp3: bool,
+        commands: &[Generated],
+        direct: &[Reply],
+        proxied: &[Reply],
+    ) -> Result<(), Box<Difference>> {
         // With a reply left out on purpose (CLIENT REPLY) replies and commands no longer go together one to one: then
         // all are compared as bytes, which the generator allows by not mixing those with unordered ones.
         let one_to_one = direct.len() == commands.len() + 2;
@@ -156,6 +173,9 @@ impl Worlds {
             }
             self.compared += 1;
             self.errors += usize::from(left.is_error());
+            if let Some(command) = command {
+                self.tally.count(&command.args, resp3, left.is_error());
+            }
         }
         Ok(())
     }

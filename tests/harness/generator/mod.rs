@@ -4,13 +4,16 @@
 //! All of it has one right answer, byte for byte, on two fresh servers; what has not is in [`templates::LEFT_OUT`], with
 //! the reason. Some commands are made wrong on purpose, as errors have to be the same too.
 
+pub mod newer;
 pub mod templates;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::client::request;
 use crate::reply::Reply;
+use newer::{LEFT_OUT_ON_SERVERS, NEWER};
 use templates::{LEFT_OUT_ON_CLUSTER, PER_KEY, REPLY_MODES, SPLIT_ON_CLUSTER, WHOLE_KEYSPACE};
 use values::Values;
 
@@ -74,10 +77,22 @@ impl Generator {
     #[must_use]
     pub fn new(seed: u64, keyspace: Keyspace) -> Self {
         let templates = match keyspace {
-            Keyspace::Tagged(_) => all_templates().filter(|template| is_for_cluster(template)).collect(),
+            Keyspace::Tagged(_) => every_servers().filter(|template| is_for_cluster(template)).collect(),
             Keyspace::Shared | Keyspace::Own(_) => PER_KEY.to_vec(),
         };
         Self { random: fastrand::Rng::with_seed(seed), keyspace, templates }
+    }
+
+    /// One for a server that has these commands: what it has beside those of Redis 7.0 is generated as well.
+    #[must_use]
+    pub fn for_server(mut self, commands: &BTreeSet<String>) -> Self {
+        let newer = NEWER.iter().filter(|(sign, _)| commands.contains(*sign)).flat_map(|(_, templates)| *templates);
+        let is_tagged = self.is_tagged();
+        self.templates.extend(newer.filter(|template| !is_tagged || is_for_cluster(template)));
+        let left_out = LEFT_OUT_ON_SERVERS.iter().filter(|(sign, ..)| commands.contains(*sign));
+        let left_out = left_out.flat_map(|(.., names)| *names).collect::<Vec<_>>();
+        self.templates.retain(|template| !is_among(template, &left_out));
+        self
     }
 
     /// The commands of one pipeline: often one, sometimes many.
@@ -173,12 +188,17 @@ fn split(template: &str) -> (Compare, &str) {
 
 /// Names of the commands that are generated, lower case, `config|get` for those with subcommands.
 #[must_use]
-pub fn generated_names() -> std::collections::BTreeSet<String> {
+pub fn generated_names() -> BTreeSet<String> {
     all_templates().flat_map(names).collect()
 }
 
 /// Every kind of command that some keyspace allows.
 pub fn all_templates() -> impl Iterator<Item = &'static str> {
+    every_servers().chain(NEWER.iter().flat_map(|(_, templates)| *templates).copied())
+}
+
+/// Those of Redis 7.0.
+fn every_servers() -> impl Iterator<Item = &'static str> {
     PER_KEY.iter().chain(WHOLE_KEYSPACE).chain(REPLY_MODES).copied()
 }
 
@@ -191,8 +211,13 @@ fn names(template: &str) -> Vec<String> {
 }
 
 fn is_for_cluster(template: &str) -> bool {
-    let left_out = LEFT_OUT_ON_CLUSTER.iter().flat_map(|(_, names)| *names).collect::<Vec<_>>();
-    !left_out.contains(&&template) && !names(template).iter().any(|name| left_out.contains(&&name.as_str()))
+    !is_among(template, &LEFT_OUT_ON_CLUSTER.iter().flat_map(|(_, names)| *names).collect::<Vec<_>>())
+}
+
+/// Whether it is one of these templates, or its command is one of these names.
+fn is_among(template: &str, templates_and_names: &[&&str]) -> bool {
+    templates_and_names.contains(&&template)
+        || names(template).iter().any(|name| templates_and_names.contains(&&name.as_str()))
 }
 
 fn is_split(template: &str) -> bool {

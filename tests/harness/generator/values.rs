@@ -58,7 +58,9 @@ impl Values<'_> {
                 self.key(pool)
             }
             // Kept apart, so that only their own templates decide what is in them, and how long it lives.
-            "absolute" | "persistent" | "never" | "lex" | "items" => self.key_of(name),
+            "absolute" | "persistent" | "never" | "lex" | "items" | "fading" | "lasting" | "vector" => {
+                self.key_of(name)
+            }
             pool => {
                 assert!(POOLS.contains(&pool), "no placeholder is called {pool}");
                 self.key(pool)
