@@ -13,6 +13,9 @@ export const address = { host, port: Number(port) };
 /** False when clients reach the Redis itself. */
 export const hasNearside = Boolean(process.env.NEARSIDE_ADMIN);
 
+/** The upstream is a Redis Cluster. */
+export const isCluster = process.env.NEARSIDE_TEST_UPSTREAM === 'cluster';
+
 /** How many reads the cache has answered so far. */
 export async function cacheHits() {
   const response = await fetch(`http://${process.env.NEARSIDE_ADMIN}/metrics`);

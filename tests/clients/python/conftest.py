@@ -38,6 +38,12 @@ def standalone_only():
 
 
 @pytest.fixture
+def cluster_only():
+    if os.environ["NEARSIDE_TEST_UPSTREAM"] != "cluster":
+        pytest.skip("before a standalone server Nearside shows no cluster")
+
+
+@pytest.fixture
 def every_node_answers():
     """For commands that concern all keys or scripts: a cluster has them on several nodes."""
     if os.environ["NEARSIDE_TEST_UPSTREAM"] == "cluster":
