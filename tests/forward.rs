@@ -191,23 +191,11 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_nothing_
     }
     let (_redis, _nearside, mut client) = pair();
     for command in [
-        "MULTI",
-        "EXEC",
-        "DISCARD",
-        "WATCH k",
-        "UNWATCH",
-        "BLPOP k 0",
-        "BRPOP k 0",
-        "BLMOVE a b LEFT RIGHT 0",
-        "BZPOPMIN k 0",
-        "BLMPOP 0 1 k LEFT",
-        "WAIT 1 0",
         "SUBSCRIBE c",
         "PSUBSCRIBE c",
         "SSUBSCRIBE c",
         "UNSUBSCRIBE",
         "MONITOR",
-        "XREAD BLOCK 0 STREAMS s $",
         "CLIENT TRACKING ON",
         "SYNC",
         "PSYNC ? -1",

@@ -11,6 +11,7 @@ mod cluster;
 mod cluster_client;
 mod control;
 mod crowd;
+mod dialogue;
 mod direct;
 mod freshness;
 pub mod generator;
@@ -33,6 +34,7 @@ pub use cluster::{Failover, Migration, RedisCluster, SLOTS, SharedCluster, key_i
 pub use cluster_client::ClusterClient;
 pub use control::Control;
 pub use crowd::{Crowd, raise_file_limit};
+pub use dialogue::{Dialogue, Side};
 pub use direct::Direct;
 pub use freshness::{Freshness, StaleRead};
 pub use load::{Fault, Load, Report};

@@ -72,11 +72,13 @@ pub(crate) enum CutOff {
     Overload,
     /// The drain timeout ran out.
     Drain,
+    /// The upstream connection that it had to itself was lost, and with it what the server knew of it.
+    UpstreamLost,
 }
 
 impl CutOff {
     /// All of them, in the order of their counters.
-    pub(crate) const ALL: [CutOff; 8] = [
+    pub(crate) const ALL: [CutOff; 9] = [
         CutOff::Output,
         CutOff::QueryBuffer,
         CutOff::Protocol,
@@ -85,6 +87,7 @@ impl CutOff {
         CutOff::TornReply,
         CutOff::Overload,
         CutOff::Drain,
+        CutOff::UpstreamLost,
     ];
 
     /// The label's value.
@@ -98,6 +101,7 @@ impl CutOff {
             CutOff::TornReply => "torn-reply",
             CutOff::Overload => "overload",
             CutOff::Drain => "drain",
+            CutOff::UpstreamLost => "upstream-lost",
         }
     }
 }

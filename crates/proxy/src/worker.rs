@@ -20,6 +20,7 @@ use crate::commands::table::Table;
 use crate::config::Config;
 use crate::lanes::forward::{ForwardLane, LaneKey};
 use crate::lanes::loader::LoaderLane;
+use crate::lanes::pinned::Pool;
 use crate::metrics::{Route, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::{Socket, Stream};
@@ -53,6 +54,8 @@ pub(crate) struct Worker {
     sessions: RefCell<HashMap<u64, Rc<Session>, FxBuildHasher>>,
     lanes: RefCell<HashMap<LaneKey, Rc<ForwardLane>, FxBuildHasher>>,
     loaders: RefCell<Loaders>,
+    /// Connections for sessions that need one of their own.
+    pinned: Pool,
     table: RefCell<Arc<Table>>,
     topology: RefCell<Arc<Topology>>,
     scratch: RefCell<Vec<u8>>,
@@ -80,6 +83,7 @@ impl Worker {
             sessions: RefCell::default(),
             lanes: RefCell::default(),
             loaders: RefCell::default(),
+            pinned: Pool::default(),
             scratch: RefCell::new(vec![0; SCRATCH]),
             touched: RefCell::default(),
             flusher: Cell::new(None),
@@ -199,6 +203,7 @@ impl Worker {
             session.expire_fetches(asked_before);
             session.check(now);
         }
+        self.pinned.check(now);
         give_memory_back();
     }
 
@@ -329,6 +334,11 @@ impl Worker {
         if lanes.get(&lane.key()).is_some_and(|known| std::ptr::eq(&raw const **known, lane)) {
             lanes.remove(&lane.key());
         }
+    }
+
+    /// Connections that wait for a session that needs one of its own.
+    pub(crate) fn pinned(&self) -> &Pool {
+        &self.pinned
     }
 
     fn loader(self: &Rc<Self>, node: &Arc<Node>, user: &User, db: u16) -> Rc<LoaderLane> {

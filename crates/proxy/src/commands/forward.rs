@@ -58,7 +58,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 
 /// The forward lane to a node, for the session's user, db and protocol.
 #[inline]
-fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Result<Rc<ForwardLane>, String> {
+pub(super) fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Result<Rc<ForwardLane>, String> {
     let State { lanes, topology, user, db, protocol, .. } = state;
     lanes.to(node, || session.worker().lane(&topology.nodes()[node], user, *db, *protocol))
 }
@@ -87,7 +87,7 @@ fn overtakes(order: &Order, call: &Call<'_>, command: &Command) -> bool {
 
 /// What the command may change; shows `write` the keys.
 #[inline]
-fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnMut(&'a [u8])) -> Effect {
+pub(super) fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnMut(&'a [u8])) -> Effect {
     match command.effect {
         Changes::None | Changes::Read => Effect::None,
         Changes::Opaque | Changes::Flush => Effect::Everything,

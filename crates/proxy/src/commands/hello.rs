@@ -6,6 +6,7 @@ use nearside_resp::{Protocol, Request, encode};
 
 use super::{Flow, auth, client};
 use crate::session::Session;
+use crate::session::own::Own;
 use crate::session::state::State;
 
 const NOAUTH: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> \
@@ -21,6 +22,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
     match agree(session, state, request) {
         Ok(protocol) => {
             let db = state.db;
+            if let (true, Own::Pinned(pinned)) = (protocol != state.protocol, &mut state.own) {
+                pinned.lane.say(&[b"HELLO", if protocol == Protocol::Resp3 { b"3" } else { b"2" }]);
+                pinned.is_spent = true;
+            }
             state.set_connection(protocol, db);
             greet(session, state);
         }

@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `get` | GET: near-cache, else a fetch, else upstream |
 //! | `forward` | whatever goes upstream as it came; `place` says to which node |
+//! | `transaction` | MULTI, EXEC, WATCH and theirs |
+//! | `blocking` | what may wait at the server: BLPOP, XREAD BLOCK, WAIT |
+//! | `pinned` | everything, while the session has an upstream connection of its own |
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
 //! | `info` | INFO, to which the proxy adds a section |
 //! | `cluster_face` | CLUSTER, as the cluster of one node that clients see |
@@ -11,6 +14,7 @@
 //! | `table` | what is known of each command |
 
 mod auth;
+mod blocking;
 mod client;
 mod cluster_face;
 mod connection;
@@ -18,10 +22,12 @@ mod forward;
 pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
+mod pinned;
 pub(crate) mod place;
 pub(crate) mod select;
 mod session;
 pub(crate) mod table;
+pub(crate) mod transaction;
 mod unknown;
 
 use std::rc::Rc;
@@ -32,6 +38,7 @@ use nearside_resp::Request;
 use self::table::{Command, Flags, Found, Route};
 use crate::lanes::forward::Frame;
 use crate::session::Session;
+use crate::session::own::Own;
 use crate::session::replies::Shape;
 use crate::session::state::State;
 
@@ -47,6 +54,8 @@ pub(crate) struct Call<'a> {
     pub(crate) request: Request<'a>,
     /// The same bytes, if they are worth sharing with a lane instead of being copied.
     pub(crate) owned: Option<Bytes>,
+    /// What came after them, as far as that is at hand.
+    pub(crate) rest: &'a [u8],
 }
 
 impl<'a> Call<'a> {
@@ -65,6 +74,8 @@ impl<'a> Call<'a> {
 pub(crate) enum Flow {
     /// It is answered, or its reply is owed.
     Done,
+    /// As `Done`, and so is what came after it, up to this length.
+    DoneWith(usize),
     /// It has to wait for something in flight; the session gives it again.
     Wait,
     /// As `Done`, and the client wants to leave.
@@ -85,6 +96,20 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
     if !state.authenticated && !command.flags.contains(Flags::NO_AUTH) {
         return refuse(state, NOAUTH);
     }
+    proceed(session, state, call, command)
+}
+
+/// Runs a command that the session may run, on the session's own connection if it has one.
+#[inline]
+fn proceed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    match state.own {
+        Own::None => dispatch(session, state, call, command),
+        _ => pinned::run(session, state, call, command),
+    }
+}
+
+#[inline]
+fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     match command.route {
         Route::Cached => get::run(session, state, call, command),
         Route::All | Route::Walk if state.topology.is_cluster() => place::every_node(state, &shown(command)),
@@ -98,9 +123,9 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
         Route::BlockingIf if !command.blocks(&call.request) => {
             forward::run(session, state, call, command, Shape::Plain)
         }
-        Route::Transaction | Route::Blocking | Route::BlockingIf | Route::PubSub | Route::Monitor => {
-            not_yet(state, &call, command)
-        }
+        Route::Transaction => transaction::run(session, state, call, command),
+        Route::Blocking | Route::BlockingIf => blocking::run(session, state, call, command),
+        Route::PubSub | Route::Monitor => not_yet(state, &call, command),
         Route::Replication => refuse(state, format!("ERR {} is not for clients of a proxy", shown(command))),
         Route::Refused => guarded(session, state, call, command),
     }
@@ -116,13 +141,20 @@ fn not_yet(state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
 
 /// Commands that would change the upstream under the proxy's feet: only if the operator allows them.
 fn guarded(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    let allowed = &session.worker().config().allow_commands;
-    let container = command.name.split('|').next().unwrap_or_default();
-    if allowed.iter().any(|name| **name == *command.name || name == container) {
+    if is_allowed(session, command) {
         return forward::run(session, state, call, command, Shape::Plain);
     }
-    let text = format!("ERR {} is refused by the proxy; the setting allow-commands permits it", shown(command));
-    refuse(state, text)
+    refuse(state, refusal(command))
+}
+
+fn is_allowed(session: &Rc<Session>, command: &Command) -> bool {
+    let allowed = &session.worker().config().allow_commands;
+    let container = command.name.split('|').next().unwrap_or_default();
+    allowed.iter().any(|name| **name == *command.name || name == container)
+}
+
+fn refusal(command: &Command) -> String {
+    format!("ERR {} is refused by the proxy; the setting allow-commands permits it", shown(command))
 }
 
 fn refuse(state: &mut State, text: impl AsRef<[u8]>) -> Flow {

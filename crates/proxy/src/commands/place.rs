@@ -10,7 +10,7 @@ use crate::session::Session;
 use crate::session::state::State;
 use crate::topology::Slot;
 
-const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+pub(super) const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
 /// What a server that is no cluster says.
 pub(super) const CLUSTER_DISABLED: &str = "ERR This instance has cluster support disabled";
@@ -34,10 +34,18 @@ pub(super) fn of(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comm
 }
 
 fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
+    match slot(call, command) {
+        Ok(slot) => of_slot(session, state, slot),
+        Err(_) if state.order.any_redirected() || !is_up_to_date(session, state) => Err(Flow::Wait),
+        Err(_) => Err(refuse(state, CROSSSLOT)),
+    }
+}
+
+/// As [`of`], in a cluster, of keys in this slot; `None`: of no keys.
+pub(super) fn of_slot(session: &Rc<Session>, state: &mut State, slot: Option<Slot>) -> Result<Place, Flow> {
     if state.order.any_redirected() || !is_up_to_date(session, state) {
         return Err(Flow::Wait);
     }
-    let Ok(slot) = slot(call, command) else { return Err(refuse(state, CROSSSLOT)) };
     let node = match slot {
         Some(slot) => state.topology.position(slot),
         None => any(session, state),
@@ -68,11 +76,11 @@ pub(crate) fn take_up_topology(session: &Rc<Session>, state: &mut State) -> bool
 }
 
 /// The keys are of several slots.
-struct CrossSlot;
+pub(super) struct CrossSlot;
 
 /// The slot of the command's keys, if it has any. A request that the server will refuse for its form goes anywhere.
 #[inline]
-fn slot(call: &Call<'_>, command: &Command) -> Result<Option<Slot>, CrossSlot> {
+pub(super) fn slot(call: &Call<'_>, command: &Command) -> Result<Option<Slot>, CrossSlot> {
     let (mut slot, mut crosses) = (None, false);
     let keys = command.keys(&call.request, &mut |key, _| {
         let this = Slot::of(key);

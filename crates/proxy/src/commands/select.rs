@@ -7,10 +7,13 @@ use std::rc::Rc;
 
 use nearside_resp::{Request, encode};
 
-use super::{Flow, client};
+use super::pinned::{self, Sending};
+use super::table::Command;
+use super::{Call, Flow, client};
 use crate::lanes::forward::{Errand, Frame};
 use crate::lanes::written::Effect;
 use crate::session::Session;
+use crate::session::own::Own;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
@@ -41,9 +44,27 @@ fn answer_in_cluster(state: &mut State, text: &[u8]) {
     }
 }
 
-fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
+pub(super) fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
     let number = client::options::integer(text).ok_or(NO_INTEGER)?;
     u16::try_from(number).map_err(|_| "ERR DB index is out of range")
+}
+
+/// Of a session that has an upstream connection to itself, which moves with it and will be nobody else's.
+pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    let db = if state.topology.is_cluster() { Err(NO_INTEGER) } else { parse_db(call.request.arg(1)) };
+    let (Ok(db), true) = (db, command.arity_ok(call.request.len())) else {
+        return super::session::run(session, state, call, command);
+    };
+    if state.replies.open() > 0 {
+        return Flow::Wait;
+    }
+    let sending = Sending { shape: Shape::Select(db), ..Sending::default() };
+    let flow = pinned::submit(session, state, &call, command, sending);
+    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+        pinned.is_spent = true;
+        state.moving = true;
+    }
+    flow
 }
 
 /// Before a standalone server: in a cluster there is nowhere to move to.

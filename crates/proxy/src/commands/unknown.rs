@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use nearside_resp::Request;
+
 use super::table::Command;
-use super::{Call, Flow, NOAUTH, forward, refuse};
+use super::{Call, Flow, NOAUTH, proceed, refuse};
 use crate::session::Session;
-use crate::session::replies::Shape;
 use crate::session::state::{Learned, Question, State};
 use crate::shared::Unknown;
 
@@ -55,5 +56,20 @@ fn send(session: &Rc<Session>, state: &mut State, call: Call<'_>, learned: Learn
         Learned::Absent => Command::absent(),
         Learned::Answered => Command::opaque(),
     };
-    forward::run(session, state, call, command, Shape::Plain)
+    proceed(session, state, call, command)
+}
+
+/// Redis's words for a command that does not exist, where nobody is asked.
+pub(super) fn text(request: &Request<'_>) -> Vec<u8> {
+    const SHOWN: usize = 128;
+    let mut args = Vec::new();
+    for arg in request.args().skip(1) {
+        if args.len() >= SHOWN {
+            break;
+        }
+        let shown = &arg[..arg.len().min(SHOWN - args.len())];
+        args.extend_from_slice(&[b"'", shown, b"' "].concat());
+    }
+    let name = &request.arg(0)[..request.arg(0).len().min(SHOWN)];
+    [b"ERR unknown command '", name, b"', with args beginning with: ", &args].concat()
 }

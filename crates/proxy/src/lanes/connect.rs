@@ -29,6 +29,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) db: u16,
     /// Whether the upstream shall push invalidations for what is read here.
     pub(crate) tracking: bool,
+    /// Whether to ask for the number by which the upstream knows it.
+    pub(crate) asks_id: bool,
     /// Its name in the upstream's `CLIENT LIST`.
     pub(crate) name: &'static str,
 }
@@ -39,6 +41,8 @@ pub(crate) struct Opened {
     pub(crate) socket: Socket,
     /// The answer to HELLO; RESP3 connections only.
     pub(crate) hello: Option<Value>,
+    /// The number by which the upstream knows it (`CLIENT ID`), if that was asked and told.
+    pub(crate) client_id: Option<i64>,
     /// Which server it leads to, as [`Node::server`] counts them.
     pub(crate) server: u64,
 }
@@ -80,8 +84,8 @@ pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Resu
         let stream = dial(node.address()).await?;
         stream.prepare(config.tcp_keepalive)?;
         let socket = Socket::new(stream)?;
-        let Agreed { hello, run_id } = shake_hands(&socket, config, setup).await?;
-        Ok(Opened { socket, hello, server: shared.meet_server(node, run_id) })
+        let Agreed { hello, run_id, client_id } = shake_hands(&socket, config, setup).await?;
+        Ok(Opened { socket, hello, client_id, server: shared.meet_server(node, run_id) })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
@@ -102,6 +106,7 @@ async fn dial(address: &UpstreamAddress) -> io::Result<Stream> {
 struct Agreed {
     hello: Option<Value>,
     run_id: Option<Vec<u8>>,
+    client_id: Option<i64>,
 }
 
 async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Result<Agreed, ConnectError> {
@@ -119,6 +124,7 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
                 return Err(ConnectError::Refused { step: step.name, line });
             }
             Ok(value) if step.name == "HELLO" => agreed.hello = Some(value),
+            Ok(value) if step.name == "CLIENT ID" => agreed.client_id = value.as_integer(),
             Ok(value) if step.name == "INFO" => agreed.run_id = value.as_bytes().and_then(run_id),
             Ok(_) => {}
             Err(_) => return Err(ConnectError::NotRedis { step: step.name }),
@@ -160,6 +166,9 @@ fn handshake(config: &Config, setup: Setup<'_>) -> (Vec<u8>, Vec<Step>) {
     step("INFO", false, &[b"INFO", b"server"]);
     if setup.tracking {
         step("CLIENT TRACKING", true, &[b"CLIENT", b"TRACKING", b"ON"]);
+    }
+    if setup.asks_id {
+        step("CLIENT ID", false, &[b"CLIENT", b"ID"]);
     }
     // Only a courtesy to whoever reads the upstream's CLIENT LIST; a user may lack the right.
     step("CLIENT SETNAME", false, &[b"CLIENT", b"SETNAME", setup.name.as_bytes()]);

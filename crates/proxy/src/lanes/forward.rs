@@ -412,7 +412,7 @@ impl ForwardLane {
 
     async fn connect(&self) -> Result<Opened, ConnectError> {
         let LaneKey { db, protocol, .. } = self.key;
-        let setup = Setup { user: &self.user, protocol, db, tracking: false, name: "nearside-forward" };
+        let setup = Setup { user: &self.user, protocol, db, tracking: false, asks_id: false, name: "nearside-forward" };
         connect::open(self.worker.shared(), &self.node, setup).await
     }
 

@@ -222,8 +222,9 @@ impl LoaderLane {
 
     async fn connect(&self) -> Result<(Socket, u64), LinkError> {
         let (user, db) = (&self.user, self.db);
-        let setup = Setup { user, protocol: Protocol::Resp3, db, tracking: true, name: "nearside-loader" };
-        let Opened { socket, hello, server } =
+        let setup =
+            Setup { user, protocol: Protocol::Resp3, db, tracking: true, asks_id: false, name: "nearside-loader" };
+        let Opened { socket, hello, server, .. } =
             connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
                 refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),

@@ -4,10 +4,12 @@
 //! - `forward` carries clients' bytes as they are. `written` and `forward/sent` are what it keeps of them until they are
 //!   answered; `forward/redirected` sends on what another node of a cluster has to answer.
 //! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations.
+//! - `pinned` is a session's own for a while.
 //! - `link` is what both share: is the upstream there, and how long until the next try.
 
 pub(crate) mod connect;
 pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod loader;
+pub(crate) mod pinned;
 pub(crate) mod written;

@@ -56,6 +56,14 @@ impl Lent {
         }
     }
 
+    /// What came after it, as far as that is at hand.
+    pub(super) fn rest(&self) -> &[u8] {
+        match self {
+            Lent::Piece { buffer, start, length } => &buffer[*start + *length..],
+            Lent::Whole { .. } => &[],
+        }
+    }
+
     /// The request to keep, if it is worth sharing.
     pub(super) fn shared(&self) -> Option<Bytes> {
         match self {
@@ -142,7 +150,7 @@ impl Input {
         Lent::Whole { frame: Bytes::from(buffer).slice(start..), rest }
     }
 
-    /// Takes a lent request back, of which `consumed` bytes (all or none) are done with.
+    /// Takes a lent request back, of which `consumed` bytes (all or none; maybe more, of what came after it) are done with.
     pub(super) fn give_back(&mut self, lent: Lent, consumed: usize) {
         match lent {
             Lent::Piece { buffer, start, .. } => {

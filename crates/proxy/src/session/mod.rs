@@ -6,12 +6,15 @@
 //! - `input` holds what has been received and not yet run.
 //! - `replies` keeps the order of what is owed; `order` keeps reads and writes of one key from overtaking each other.
 //! - `lanes` are the ways to the nodes upstream that it has used.
+//! - `own` is the upstream connection that it has to itself, while it needs one; `pinned` what it hears from that.
 //! - `state` is what commands see and change.
 //! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
 
 mod input;
 pub(crate) mod lanes;
 pub(crate) mod order;
+pub(crate) mod own;
+mod pinned;
 pub(crate) mod registry;
 pub(crate) mod replies;
 pub(crate) mod state;
@@ -28,7 +31,7 @@ use self::input::{Input, Taken};
 use self::registry::Client;
 use self::replies::{Shape, Source};
 use self::state::{Learned, State};
-use crate::commands::{self, Call, Flow, info, select};
+use crate::commands::{self, Call, Flow, info, select, transaction};
 use crate::metrics::CutOff;
 use crate::net::socket::Socket;
 use crate::output::Flushed;
@@ -134,6 +137,9 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
+            if state.waiting && state.own.is_blocked() {
+                self.poll_hang_up(cx, state);
+            }
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
                 self.worker.flush_later(self);
                 return Poll::Pending;
@@ -191,7 +197,7 @@ impl Session {
             return Poll::Ready(());
         }
         if self.worker.is_draining() && input.is_empty() {
-            state.ending = Some(Ending::AfterReplies);
+            state.ending = Some(Self::end_of_input(state));
             return Poll::Ready(());
         }
         let read = if input.is_empty() {
@@ -210,7 +216,7 @@ impl Session {
         match read {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(0)) => {
-                state.ending = Some(Ending::AfterReplies);
+                state.ending = Some(Self::end_of_input(state));
                 Poll::Ready(())
             }
             Poll::Ready(Ok(_)) => {
@@ -224,6 +230,12 @@ impl Session {
         }
     }
 
+    /// How a session ends whose client sends nothing more. One that waits at the server gets what it waits for no more: an
+    /// item that is popped for it would be lost.
+    fn end_of_input(state: &State) -> Ending {
+        if state.own.is_blocked() { Ending::Now } else { Ending::AfterReplies }
+    }
+
     /// Runs the commands in `bytes`; keeps what is left over for later.
     fn run_scratch(self: &Rc<Self>, bytes: &[u8], input: &mut Input, state: &mut State, budget: &mut usize) {
         let mut done = 0;
@@ -231,10 +243,9 @@ impl Session {
             match input.next_in(&bytes[done..], &state.limits) {
                 Ok(Taken::Request(length)) => {
                     let request = input.request(&bytes[done..done + length]);
-                    if !self.run_one(state, Call { request, owned: None }) {
-                        break;
-                    }
-                    done += length;
+                    let rest = &bytes[done + length..];
+                    let Some(ahead) = self.run_one(state, Call { request, owned: None, rest }) else { break };
+                    done += length + ahead;
                     *budget -= 1;
                 }
                 Ok(Taken::Skip(length)) => done += length,
@@ -257,9 +268,9 @@ impl Session {
                 Ok(Taken::Request(length)) => {
                     let frame = input.lend(length);
                     let request = input.request(frame.bytes());
-                    let ran = self.run_one(state, Call { request, owned: frame.shared() });
-                    input.give_back(frame, if ran { length } else { 0 });
-                    if !ran {
+                    let ran = self.run_one(state, Call { request, owned: frame.shared(), rest: frame.rest() });
+                    input.give_back(frame, ran.map_or(0, |ahead| length + ahead));
+                    if ran.is_none() {
                         return;
                     }
                     *budget -= 1;
@@ -271,21 +282,22 @@ impl Session {
         }
     }
 
-    /// Runs one command. False: it must wait, and be given again later.
+    /// Runs one command; gives the length of those behind it that ran with it. `None`: it must wait, and be given again later.
     #[inline]
-    fn run_one(self: &Rc<Self>, state: &mut State, call: Call<'_>) -> bool {
+    fn run_one(self: &Rc<Self>, state: &mut State, call: Call<'_>) -> Option<usize> {
         match commands::run(self, state, call) {
             Flow::Done => {
                 state.reply_mode.command_done();
-                true
+                Some(0)
             }
+            Flow::DoneWith(rest) => Some(rest),
             Flow::Wait => {
                 state.waiting = true;
-                false
+                None
             }
             Flow::Close => {
                 state.ending = Some(Ending::AfterReplies);
-                true
+                Some(0)
             }
         }
     }
@@ -336,6 +348,7 @@ impl Session {
                 Shape::Plain => unreachable!("plain replies are not collected"),
                 Shape::Info { ours } => info::complete(&self.worker, collected.reply, ours),
                 Shape::Select(db) => select::complete(state, db, collected.reply),
+                Shape::Exec => transaction::complete(state, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };
             state.replies.settle(sequence, reply, &mut state.output);
@@ -455,6 +468,9 @@ impl Session {
         if state.topology.version() != self.worker.topology().version() {
             // Else one that sends nothing would keep an old one in memory.
             commands::place::take_up_topology(self, state);
+        }
+        if let Some(lane) = state.own.lane() {
+            lane.check(now);
         }
         let config = self.worker.config();
         let reason = if state.output_over_soft_limit(now, &config.output_limits) {

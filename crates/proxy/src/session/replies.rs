@@ -19,6 +19,8 @@ pub(crate) enum Shape {
     Info { ours: bool },
     /// It is collected, then decides whether the session moves to this db.
     Select(u16),
+    /// It is collected, then decides to which db the transaction's SELECTs have led.
+    Exec,
 }
 
 /// Where a reply comes from.
@@ -92,6 +94,10 @@ pub(crate) struct Replies {
     small: Vec<u8>,
     /// All that is owed for what was read together has gone to the output, since somebody asked last.
     turn_done: bool,
+    /// Part of the oldest reply has gone to the output, and the rest has not arrived.
+    begun: bool,
+    /// What the server says of its own accord, and has to wait for the end of that reply.
+    pushes: Vec<u8>,
 }
 
 impl Replies {
@@ -180,7 +186,12 @@ impl Replies {
                 output.copy(piece);
             }
             if complete {
+                if self.begun {
+                    self.end_begun(output);
+                }
                 self.pop_front(output);
+            } else {
+                self.begun = true;
             }
             return (source, None);
         }
@@ -188,6 +199,24 @@ impl Replies {
             return (source, None);
         }
         (source, self.collect(index, piece, complete, output))
+    }
+
+    /// Something that is no reply goes out, between two of them.
+    pub(crate) fn push(&mut self, frame: &[u8], output: &mut Output) {
+        if self.begun {
+            self.held += frame.len();
+            self.pushes.extend_from_slice(frame);
+        } else {
+            output.copy(frame);
+        }
+    }
+
+    /// The oldest reply, of which a part went out before, is whole.
+    #[cold]
+    fn end_begun(&mut self, output: &mut Output) {
+        self.begun = false;
+        self.held -= self.pushes.len();
+        output.append(std::mem::take(&mut self.pushes));
     }
 
     /// Keeps a short reply that arrived in one piece, behind older ones. False: it is none such.
@@ -299,6 +328,7 @@ impl Replies {
                 State::Open => return,
                 State::Held(bytes) if slot.shape == Shape::Plain => {
                     self.held -= bytes.len();
+                    self.begun = true;
                     output.append(bytes);
                     return;
                 }

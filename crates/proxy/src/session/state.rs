@@ -9,6 +9,7 @@ use nearside_resp::{Limits, Protocol, ProtocolError};
 use super::Ending;
 use super::lanes::Lanes;
 use super::order::Order;
+use super::own::Own;
 use super::registry::Client;
 use super::replies::Replies;
 use crate::config::OutputLimits;
@@ -88,6 +89,10 @@ pub(crate) struct State {
     pub(crate) topology: Arc<Topology>,
     /// By the nodes of that, the forward lanes for the session's user, db and protocol that it has used.
     pub(crate) lanes: Lanes,
+    /// The connection that it has to itself, if it needs one.
+    pub(crate) own: Own,
+    /// Of an EXEC that is being answered: where SELECTs are among its commands, and the db each asks for.
+    pub(crate) exec_selects: Vec<(usize, u16)>,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
     pub(crate) now: Time,
     /// The number of the command run last; 0 for one that does not exist.
@@ -131,6 +136,8 @@ impl State {
             reply_mode: ReplyMode::default(),
             topology: Arc::clone(&worker.topology()),
             lanes: Lanes::default(),
+            own: Own::None,
+            exec_selects: Vec::new(),
             now: worker.now(),
             last_command: 0,
             waiting: false,
@@ -155,6 +162,7 @@ impl State {
         self.user = User::own();
         self.db = worker.first_db();
         self.lanes.clear();
+        self.own.end();
         self.reply_mode = ReplyMode::default();
         self.set_authenticated(config.requirepass.is_none(), config.max_bulk_len);
         self.client.reset();
@@ -283,6 +291,7 @@ impl State {
         self.order = Order::default();
         self.lanes.clear();
         self.user = User::own();
+        self.own.end();
         self.input_held = 0;
         worker.account_buffers(self.accounted, 0);
         self.accounted = 0;

@@ -177,7 +177,7 @@ fn effects_follow_from_the_servers_flags_but_for_known_ones() {
     let server = as_the_server_has_it(&mut Server::start());
     // Those have neither flag, or write no keys, or write in spite of their flags, or are worse than they say.
     let judged_by_hand = "acl|deluser acl|load acl|setuser cluster|countkeysinslot cluster|delslots cluster|delslotsrange cluster|failover \
-        cluster|flushslots cluster|getkeysinslot cluster|replicate cluster|reset cluster|setslot debug exec failover flushall flushdb \
+        cluster|flushslots cluster|getkeysinslot cluster|replicate cluster|reset cluster|setslot debug failover flushall flushdb \
         function|delete function|flush function|load function|restore lolwut migrate module|load module|loadex module|unload \
         pfcount replicaof slaveof sort swapdb watch";
     let by_flags = |theirs: &Command| match theirs.effect {

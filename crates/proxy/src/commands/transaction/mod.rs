@@ -1,0 +1,359 @@
+//! Transactions: MULTI, EXEC, DISCARD, WATCH, UNWATCH. <https://redis.io/docs/latest/develop/using-commands/transactions/>
+//!
+//! A whole block in one read travels on the shared lane: nothing comes between what is written in one go (`block`). Else
+//! the session gets a connection of its own, from WATCH or MULTI to the reply of EXEC, and the server answers for itself.
+//!
+//! In a cluster a transaction belongs to the node of its first key. What comes before that is answered here, and goes
+//! ahead of it when the node is known.
+
+mod block;
+
+use std::rc::Rc;
+
+use nearside_resp::frame::{self, Value};
+use nearside_resp::{Request, encode};
+
+use super::pinned::{self, Sending};
+use super::place::{self, CROSSSLOT, Place};
+use super::table::{Command, Route};
+use super::{Call, Flow, forward, refuse, select, session, shown, unknown, wrong_arity};
+use crate::lanes::written::Effect;
+use crate::session::Session;
+use crate::session::own::{Multi, Own, Unplaced, Writes};
+use crate::session::replies::Shape;
+use crate::session::state::State;
+use crate::topology::Slot;
+
+const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
+const EXEC_ARITY: &str = "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command";
+/// Commands answered with QUEUED before a key says where; with more of them any node is as good as another.
+const UNPLACED_COMMANDS: usize = 1024;
+/// And their bytes.
+const UNPLACED_BYTES: usize = 1 << 20;
+
+/// Runs one, of a session that has no connection of its own.
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    match &*command.name {
+        "multi" if command.arity_ok(call.request.len()) => multi(session, state, call, command),
+        "watch" if command.arity_ok(call.request.len()) => watch(session, state, &call, command),
+        // Nothing is queued or watched: the server has words for that, and its connection stays as it is.
+        _ => forward::run(session, state, call, command, Shape::Plain),
+    }
+}
+
+fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    if let Some(flow) = block::run(session, state, &call) {
+        return flow;
+    }
+    if state.topology.is_cluster() {
+        state.own = Own::Unplaced(Box::default());
+        state.answer_ok();
+        return Flow::Done;
+    }
+    if state.replies.open() > 0 {
+        return Flow::Wait; // commands of one session do not overtake each other on two connections
+    }
+    pinned::pin(session, state, Place { node: 0, slot: None });
+    begin(session, state, &call, command)
+}
+
+/// MULTI on the own connection.
+fn begin(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    let flow = pinned::submit(session, state, call, command, Sending::default());
+    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+        pinned.multi = Some(Multi::default());
+    }
+    flow
+}
+
+fn watch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    if state.replies.open() > 0 {
+        return Flow::Wait;
+    }
+    let place = match place::of(session, state, call, command) {
+        Ok(place) => place,
+        Err(flow) => return flow,
+    };
+    pinned::pin(session, state, place);
+    let sending = Sending { may_move: place.slot.is_some(), ..Sending::default() };
+    let flow = pinned::submit(session, state, call, command, sending);
+    if let Own::Pinned(pinned) = &mut state.own {
+        pinned.watches = flow == Flow::Done;
+    }
+    flow
+}
+
+/// Runs one, of a session that watches keys (or tracks them) and has not said MULTI.
+pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    if &*command.name == "watch" {
+        match place::of(session, state, &call, command) {
+            Ok(place) if pinned::is_here(state, place) => {}
+            Ok(_) => return refuse(state, CROSSSLOT),
+            Err(flow) => return flow,
+        }
+    }
+    if &*command.name == "multi" && command.arity_ok(call.request.len()) {
+        return begin(session, state, &call, command);
+    }
+    let flow = pinned::submit(session, state, &call, command, Sending::default());
+    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+        match &*command.name {
+            "unwatch" if command.arity_ok(call.request.len()) => pinned.watches = false,
+            "watch" => pinned.watches = true,
+            _ => {}
+        }
+    }
+    flow
+}
+
+/// A command between MULTI and EXEC.
+pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    match (command.route, &*command.name) {
+        (Route::Transaction, "exec") => exec(session, state, &call),
+        (Route::Transaction, "discard") if call.request.len() == 1 => discard(session, state, &call, command),
+        (Route::Transaction, _) => pinned::submit(session, state, &call, command, Sending::default()),
+        (Route::Session, "reset" | "quit") => session::run(session, state, call, command),
+        (Route::Session, "ping" | "echo") => queue_keyed(session, state, &call, command),
+        (Route::Session, "select") => queue_select(session, state, &call, command),
+        (Route::Session, name) if name.starts_with("client|") && name != "client|reply" => {
+            // Whatever it does, it does to a connection that nobody gets after this session.
+            spend(state);
+            queue_keyed(session, state, &call, command)
+        }
+        _ => match refusal(session, state, command) {
+            Some(text) => doom(state, text),
+            None => queue_keyed(session, state, &call, command),
+        },
+    }
+}
+
+/// Why a command cannot be part of a transaction here. `None`: it can.
+fn refusal(session: &Rc<Session>, state: &State, command: &Command) -> Option<String> {
+    let is_allowed = match command.route {
+        Route::Cached | Route::Forward | Route::Split | Route::About | Route::Blocking | Route::BlockingIf => true,
+        Route::All | Route::Walk | Route::Cluster => !state.topology.is_cluster(),
+        Route::Refused => super::is_allowed(session, command),
+        Route::Transaction | Route::Session | Route::PubSub | Route::Monitor | Route::Replication => false,
+    };
+    let name = shown(command);
+    match command.route {
+        _ if is_allowed => None,
+        Route::All | Route::Walk | Route::Cluster => {
+            Some(format!("ERR {name} concerns every node of the cluster: it cannot be part of a transaction"))
+        }
+        Route::Refused => Some(super::refusal(command)),
+        _ => Some(format!("ERR {name} inside MULTI is not supported by the proxy")),
+    }
+}
+
+/// Sends a command to be queued, if its keys are where the transaction is.
+fn queue_keyed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    let Own::Pinned(pinned) = &mut state.own else { unreachable!("the transaction has a place") };
+    if state.topology.is_cluster() {
+        match place::slot(call, command) {
+            Err(_) => return doom(state, CROSSSLOT),
+            Ok(Some(slot)) if *pinned.slot.get_or_insert(slot) != slot => return doom(state, CROSSSLOT),
+            Ok(_) => {}
+        }
+    }
+    let flow = pinned::submit(session, state, call, command, Sending::default());
+    if let (Flow::Done, Some(multi)) = (flow, of(state)) {
+        multi.commands += 1;
+    }
+    flow
+}
+
+fn queue_select(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    spend(state);
+    let db = select::parse_db(call.request.arg(1));
+    let flow = queue_keyed(session, state, call, command);
+    if let (Flow::Done, Ok(db), Some(multi)) = (flow, db, of(state)) {
+        multi.selects.push((multi.commands - 1, db));
+    }
+    flow
+}
+
+fn of(state: &mut State) -> Option<&mut Multi> {
+    match &mut state.own {
+        Own::Pinned(pinned) => pinned.multi.as_mut(),
+        Own::None | Own::Unplaced(_) => None,
+    }
+}
+
+/// The connection will not be another session's.
+fn spend(state: &mut State) {
+    if let Own::Pinned(pinned) = &mut state.own {
+        pinned.is_spent = true;
+    }
+}
+
+/// Refuses a command, and with it the whole transaction.
+fn doom(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
+    match &mut state.own {
+        Own::Pinned(pinned) => pinned.multi.iter_mut().for_each(|multi| multi.is_doomed = true),
+        Own::Unplaced(unplaced) => unplaced.is_doomed = true,
+        Own::None => {}
+    }
+    refuse(state, text)
+}
+
+fn exec(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
+    let Own::Pinned(pinned) = &mut state.own else { unreachable!("the transaction has a place") };
+    let Some(multi) = pinned.multi.take() else { unreachable!("MULTI came before") };
+    if multi.is_doomed {
+        pinned.watches = false;
+        pinned.lane.say(&[b"DISCARD"]);
+        return refuse(state, ABORTED);
+    }
+    let shape = if multi.selects.is_empty() { Shape::Plain } else { Shape::Exec };
+    let sending = Sending { shape, ..Sending::default() };
+    let writes = &multi.writes;
+    let flow = pinned::submit_with(session, state, call, sending, |note| effect(writes, note));
+    let Own::Pinned(pinned) = &mut state.own else { unreachable!("it has not been lost meanwhile") };
+    if flow == Flow::Wait {
+        pinned.multi = Some(multi);
+    } else {
+        pinned.watches = false;
+        state.exec_selects = multi.selects;
+    }
+    flow
+}
+
+/// What EXEC writes.
+fn effect(writes: &Writes, note: &mut dyn FnMut(&[u8])) -> Effect {
+    if writes.everything {
+        return Effect::Everything;
+    }
+    writes.keys.iter().for_each(|key| note(key));
+    match u32::try_from(writes.keys.len()) {
+        Ok(0) => Effect::None,
+        Ok(count) => Effect::Keys(count),
+        Err(_) => unreachable!("fewer are remembered"),
+    }
+}
+
+fn discard(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    let flow = pinned::submit(session, state, call, command, Sending::default());
+    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+        pinned.multi = None;
+        pinned.watches = false;
+    }
+    flow
+}
+
+/// The reply of an EXEC with SELECTs in it: the session is where the last of them has led that the server took.
+pub(crate) fn complete(state: &mut State, reply: Vec<u8>) -> Vec<u8> {
+    let selects = std::mem::take(&mut state.exec_selects);
+    let parsed = frame::parse(&reply);
+    let replies = parsed.as_ref().ok().and_then(Value::as_items).unwrap_or_default();
+    let is_taken = |at: usize| replies.get(at).is_some_and(|reply| reply.as_bytes() == Some(b"OK"));
+    if let Some((_, db)) = selects.into_iter().rev().find(|(at, _)| is_taken(*at)) {
+        state.set_connection(state.protocol, db);
+    }
+    reply
+}
+
+/// A command between MULTI and EXEC, in a cluster, of a transaction that has no place yet.
+pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    match (command.route, &*command.name) {
+        (Route::Session, "reset" | "quit") => return session::run(session, state, call, command),
+        (Route::Transaction, "discard") if call.request.len() == 1 => {
+            state.own = Own::None;
+            state.answer_ok();
+            return Flow::Done;
+        }
+        (Route::Transaction, "exec") if call.request.len() > 1 => return abort(state, EXEC_ARITY),
+        (Route::Transaction, "exec") if is_doomed(state) => return abort(state, ABORTED),
+        (Route::Transaction, "exec") => return settle(session, state, call, command, None),
+        _ if std::ptr::eq(command, Command::absent()) => return doom(state, unknown::text(&call.request)),
+        _ if !command.arity_ok(call.request.len()) => {
+            let flow = wrong_arity(state, command);
+            set_doomed(state);
+            return flow;
+        }
+        (Route::Transaction, "multi") => return refuse(state, "ERR MULTI calls can not be nested"),
+        (Route::Transaction, "watch") => return refuse(state, "ERR WATCH inside MULTI is not allowed"),
+        (Route::Session, "client|reply" | "hello" | "auth") => {}
+        (Route::Session, _) => return hold(session, state, call, command),
+        _ => {}
+    }
+    if let Some(text) = refusal(session, state, command) {
+        return doom(state, text);
+    }
+    match place::slot(&call, command) {
+        Err(_) => doom(state, CROSSSLOT),
+        Ok(None) => hold(session, state, call, command),
+        Ok(slot) => settle(session, state, call, command, slot),
+    }
+}
+
+/// The transaction is over, and nothing of it was carried out.
+fn abort(state: &mut State, text: &str) -> Flow {
+    state.own = Own::None;
+    refuse(state, text)
+}
+
+fn is_doomed(state: &State) -> bool {
+    matches!(&state.own, Own::Unplaced(unplaced) if unplaced.is_doomed)
+}
+
+fn set_doomed(state: &mut State) {
+    if let Own::Unplaced(unplaced) = &mut state.own {
+        unplaced.is_doomed = true;
+    }
+}
+
+/// Answers with QUEUED, and keeps the command until the place is known.
+fn hold(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+    let Own::Unplaced(unplaced) = &mut state.own else { unreachable!("it has no place") };
+    let bytes: usize = unplaced.frames.iter().map(Vec::len).sum();
+    if unplaced.frames.len() >= UNPLACED_COMMANDS || bytes + call.request.frame().len() > UNPLACED_BYTES {
+        return settle(session, state, call, command, None);
+    }
+    unplaced.frames.push(call.request.frame().to_vec());
+    state.turn.own += 1;
+    state.answer(|out, _| encode::simple(out, b"QUEUED"));
+    Flow::Done
+}
+
+/// The place is known: what was queued here goes ahead, and the command behind it.
+fn settle(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, slot: Option<Slot>) -> Flow {
+    if state.replies.open() > 0 {
+        return Flow::Wait; // commands of one session do not overtake each other on two connections
+    }
+    let place = match place::of_slot(session, state, slot) {
+        Ok(place) => place,
+        Err(flow) => {
+            if flow != Flow::Wait {
+                set_doomed(state);
+            }
+            return flow;
+        }
+    };
+    let Own::Unplaced(unplaced) = std::mem::take(&mut state.own) else { unreachable!("it has no place") };
+    let Unplaced { frames, is_doomed } = *unplaced;
+    pinned::pin(session, state, place);
+    let Own::Pinned(pinned) = &mut state.own else { unreachable!("just pinned") };
+    pinned.multi = Some(Multi { commands: frames.len(), is_doomed, ..Multi::default() });
+    pinned.is_spent = true; // some of them may change the connection
+    pinned.lane.say(&[b"MULTI"]);
+    frames.iter().for_each(|frame| pinned.lane.say_frame(frame));
+    queue(session, state, call, command)
+}
+
+/// Whether a command may be part of a block that travels on the shared lane.
+fn is_plain(command: &Command, request: &Request<'_>) -> bool {
+    match command.route {
+        Route::Cached | Route::Forward | Route::Split | Route::All | Route::Walk | Route::About => true,
+        // Inside MULTI nothing waits.
+        Route::Blocking | Route::BlockingIf => true,
+        Route::Session => matches!(&*command.name, "ping" | "echo") && command.arity_ok(request.len()),
+        _ => false,
+    }
+}
+
+/// What a command of a block adds to what EXEC writes.
+fn note_writes(writes: &mut Writes, call: &Call<'_>, command: &Command) {
+    let effect = forward::effect(call, command, |key| writes.note(key));
+    writes.everything |= matches!(effect, Effect::Everything | Effect::EverythingAnd(_));
+}

@@ -1,0 +1,588 @@
+//! Pinned connections: upstream connections that one session has to itself for a while, because its commands change what
+//! the connection is (WATCH, MULTI, tracking) or keep it busy (BLPOP).
+//!
+//! Bytes go both ways as they are. Replies are counted all the same: what a command wrote leaves the cache before its reply
+//! goes on. Nothing is sent twice, and a lost connection is not made again: what the server knew of it is gone.
+//!
+//! One that is clean goes back to its worker's [`Pool`]; wherever there is a doubt it is closed.
+
+mod pool;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use nearside_nearcache::Time;
+use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
+
+pub(crate) use self::pool::Pool;
+use super::connect::{self, ConnectError, Opened, Setup};
+use super::forward::{Frame, LaneKey};
+use super::link::LinkError;
+use super::written::{Effect, WrittenKeys};
+use crate::net::clock;
+use crate::net::socket::Socket;
+use crate::output::Output;
+use crate::session::Session;
+use crate::topology::Node;
+use crate::topology::redirect::{self, Redirect};
+use crate::users::User;
+use crate::worker::Worker;
+
+/// Reads of one turn, so that a flood of replies does not starve the other tasks of the worker.
+const READS_PER_TURN: usize = 8;
+/// Unwritten bytes past which the session waits before adding more. One command may overshoot it by its own length.
+const OUTPUT_LIMIT: usize = 16 << 20;
+
+/// One session's own connection to a node.
+pub(crate) struct PinnedLane {
+    key: LaneKey,
+    node: Arc<Node>,
+    user: User,
+    worker: Rc<Worker>,
+    state: RefCell<State>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// A command whose reply is owed.
+struct Awaiting {
+    /// The number of the reply in its session; `None`: the session does not want it.
+    sequence: Option<u64>,
+    effect: Effect,
+    /// When the command came.
+    since: Time,
+    /// It may wait at the server for as long as it likes.
+    blocks: bool,
+    /// Its bytes, if it may be sent on to another node that has its keys.
+    frame: Option<Bytes>,
+    /// How often that was done.
+    redirections: u8,
+}
+
+struct State {
+    /// None: it waits in the pool.
+    owner: Option<Rc<Session>>,
+    phase: Phase,
+    /// The server it leads to, as [`Node::server`] counts them.
+    server: u64,
+    /// The number by which that server knows the connection.
+    client_id: Option<i64>,
+    output: Output,
+    /// Bytes ever written are not counted: once connected, all that is queued may have left.
+    awaiting: VecDeque<Awaiting>,
+    written: WrittenKeys,
+    /// The oldest command's reply has begun: its effect is applied, part of it may be with the client.
+    begun: bool,
+    /// The beginning of a push, or of an error that may be a redirection.
+    partial: Vec<u8>,
+    /// When the upstream last showed life, or the first command was queued.
+    progress: Time,
+    condemned: Option<LinkError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Connecting,
+    Up,
+    Ended,
+}
+
+/// A command to send.
+pub(crate) struct Order<'a> {
+    /// The number of the reply in its session; `None`: nobody wants it.
+    pub(crate) sequence: Option<u64>,
+    pub(crate) frame: Frame<'a>,
+    /// When the command came.
+    pub(crate) since: Time,
+    /// It may wait at the server for as long as it likes.
+    pub(crate) blocks: bool,
+    /// Should the node say that another one has its keys, it goes there.
+    pub(crate) may_move: bool,
+}
+
+/// A command that another node has to answer.
+pub(crate) struct Moved {
+    pub(crate) sequence: u64,
+    pub(crate) frame: Bytes,
+    pub(crate) keys: Vec<Vec<u8>>,
+    pub(crate) effect: Effect,
+    pub(crate) since: Time,
+    pub(crate) blocks: bool,
+    pub(crate) redirections: u8,
+    pub(crate) redirect: Redirect,
+}
+
+impl PinnedLane {
+    /// A connection for `owner`, from the pool or a new one.
+    pub(crate) fn acquire(
+        worker: &Rc<Worker>,
+        node: &Arc<Node>,
+        user: &User,
+        (db, protocol): (u16, Protocol),
+        owner: &Rc<Session>,
+    ) -> Rc<Self> {
+        let key = LaneKey { node: node.id(), user: user.id(), db, protocol };
+        if let Some(lane) = worker.pinned().take(key) {
+            lane.state.borrow_mut().owner = Some(Rc::clone(owner));
+            return lane;
+        }
+        let lane = Rc::new(PinnedLane {
+            key,
+            node: Arc::clone(node),
+            user: user.clone(),
+            worker: Rc::clone(worker),
+            state: RefCell::new(State {
+                owner: Some(Rc::clone(owner)),
+                phase: Phase::Connecting,
+                server: 0,
+                client_id: None,
+                output: Output::default(),
+                awaiting: VecDeque::new(),
+                written: WrittenKeys::default(),
+                begun: false,
+                partial: Vec::new(),
+                progress: clock::now(),
+                condemned: None,
+            }),
+            waker: Cell::new(None),
+        });
+        tokio::task::spawn_local(Rc::clone(&lane).run());
+        lane
+    }
+
+    /// Gives the connection back, which is as it was when it was new: another session may have it.
+    pub(crate) fn release(self: &Rc<Self>) {
+        self.state.borrow_mut().owner = None;
+        self.worker.pinned().give(self);
+    }
+
+    /// Ends the connection at once. What was not answered concerns nobody any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.borrow_mut();
+        state.owner = None;
+        state.condemned = Some(LinkError::Closed);
+        state.phase = Phase::Ended;
+        drop(state);
+        self.wake();
+    }
+
+    /// The node it leads to.
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// As whom it is logged in.
+    pub(crate) fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// What distinguishes its kind.
+    pub(crate) fn key(&self) -> LaneKey {
+        self.key
+    }
+
+    /// The number by which the server knows it (`CLIENT ID`), once it is connected.
+    #[expect(dead_code, reason = "for CLIENT UNBLOCK")]
+    pub(crate) fn client_id(&self) -> Option<i64> {
+        self.state.borrow().client_id
+    }
+
+    /// It can carry commands: it is not lost, and the server it leads to is still the one behind its address.
+    pub(crate) fn is_sound(&self) -> bool {
+        let state = self.state.borrow();
+        state.phase == Phase::Connecting || (state.phase == Phase::Up && state.server == self.node.server().epoch())
+    }
+
+    /// No reply is owed, and nothing is left to be written.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.borrow();
+        state.awaiting.is_empty() && state.output.is_empty()
+    }
+
+    /// A command that is in flight may yet go to another node.
+    pub(crate) fn may_move_on(&self) -> bool {
+        self.state.borrow().awaiting.iter().any(|awaiting| awaiting.frame.is_some())
+    }
+
+    /// The oldest command may wait at the server.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.state.borrow().awaiting.front().is_some_and(|front| front.blocks)
+    }
+
+    /// False: more is queued than the server takes.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state.borrow().output.len() < OUTPUT_LIMIT
+    }
+
+    /// Queues a command. `note_keys` queues the keys it writes, and says what its reply makes true. False: the connection is
+    /// lost, nothing was queued, and the session hears of it another way.
+    pub(crate) fn submit(&self, order: Order<'_>, note_keys: impl FnOnce(&mut WrittenKeys) -> Effect) -> bool {
+        let effect = {
+            let state = &mut *self.state.borrow_mut();
+            if state.phase == Phase::Ended {
+                return false;
+            }
+            note_keys(&mut state.written)
+        };
+        let Order { sequence, frame, since, blocks, may_move } = order;
+        let frame = match frame {
+            Frame::Shared(bytes) => bytes,
+            Frame::Borrowed(bytes) if may_move => Bytes::copy_from_slice(bytes),
+            Frame::Borrowed(bytes) => {
+                self.state.borrow_mut().output.copy(bytes);
+                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0 });
+                return true;
+            }
+        };
+        self.state.borrow_mut().output.share(frame.clone());
+        let frame = may_move.then_some(frame);
+        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0 });
+        true
+    }
+
+    /// Queues a command of the proxy's own, whose reply concerns nobody.
+    pub(crate) fn say(&self, args: &[&[u8]]) {
+        let mut frame = Vec::new();
+        encode::command(&mut frame, args);
+        self.say_frame(&frame);
+    }
+
+    /// As [`PinnedLane::say`], in bytes.
+    pub(crate) fn say_frame(&self, frame: &[u8]) {
+        let (since, frame) = (clock::now(), Frame::Borrowed(frame));
+        self.submit(Order { sequence: None, frame, since, blocks: false, may_move: false }, |_| Effect::None);
+    }
+
+    /// Queues a command that another node has sent here. False: the connection is lost.
+    pub(crate) fn take_over(&self, moved: Moved) -> bool {
+        if matches!(moved.redirect, Redirect::Ask(..)) {
+            self.say(&[b"ASKING"]);
+        }
+        let state = &mut *self.state.borrow_mut();
+        if state.phase == Phase::Ended {
+            return false;
+        }
+        let Moved { sequence, frame, keys, effect, since, blocks, redirections, .. } = moved;
+        keys.iter().for_each(|key| state.written.push(key));
+        state.output.share(frame.clone());
+        state.awaiting.push_back(Awaiting {
+            sequence: Some(sequence),
+            effect,
+            since,
+            blocks,
+            frame: Some(frame),
+            redirections: redirections + 1,
+        });
+        self.wake();
+        true
+    }
+
+    fn queue(&self, awaiting: Awaiting) {
+        let mut state = self.state.borrow_mut();
+        if state.awaiting.is_empty() {
+            state.progress = clock::now();
+        }
+        state.awaiting.push_back(awaiting);
+        drop(state);
+        self.node.counters(self.worker.index()).commands.add(1);
+        self.wake();
+    }
+
+    /// Ends the connection if it owes a reply that it may not keep waiting for, and nothing has moved for the upstream
+    /// timeout; or if it leads to a server that is the right one no longer, and nothing but waiting is in flight.
+    pub(crate) fn check(&self, now: Time) {
+        let limit = self.worker.config().upstream_timeout;
+        let mut state = self.state.borrow_mut();
+        if state.phase != Phase::Up {
+            return;
+        }
+        let owes = state.awaiting.front().is_some_and(|front| !front.blocks);
+        if owes && now >= state.progress + limit {
+            state.condemned = Some(LinkError::Silent(limit));
+        } else if !owes && (state.server != self.node.server().epoch() || !self.worker.topology().has(&self.node)) {
+            state.condemned = Some(LinkError::Closed);
+        } else {
+            return;
+        }
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        let LaneKey { db, protocol, .. } = self.key;
+        let user = &self.user;
+        let setup = Setup { user, protocol, db, tracking: false, asks_id: true, name: "nearside-pinned" };
+        match connect::open(self.worker.shared(), &self.node, setup).await {
+            Ok(Opened { socket, server, client_id, .. }) => {
+                self.came_up(server, client_id);
+                let mut scanner = ReplyScanner::new();
+                let error = poll_fn(|cx| self.poll_serve(cx, &socket, &mut scanner)).await;
+                drop(socket);
+                self.lost(&error);
+            }
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn came_up(&self, server: u64, client_id: Option<i64>) {
+        let mut state = self.state.borrow_mut();
+        if state.phase == Phase::Connecting {
+            state.phase = Phase::Up;
+        }
+        state.server = server;
+        state.client_id = client_id;
+        state.progress = clock::now();
+    }
+
+    /// Moves bytes both ways until the connection ends.
+    fn poll_serve(&self, cx: &mut Context<'_>, socket: &Socket, scanner: &mut ReplyScanner) -> Poll<LinkError> {
+        self.waker.set(Some(cx.waker().clone()));
+        if let Some(error) = self.state.borrow_mut().condemned.take() {
+            return Poll::Ready(error);
+        }
+        for turn in 0.. {
+            if turn == READS_PER_TURN {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match self.poll_replies(cx, socket, scanner) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(error),
+                Poll::Pending => break,
+            }
+        }
+        let state = &mut *self.state.borrow_mut();
+        if state.output.is_empty() {
+            return Poll::Pending;
+        }
+        match state.output.poll_flush(cx, socket) {
+            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// One read, and all that is in it.
+    fn poll_replies(
+        &self,
+        cx: &mut Context<'_>,
+        socket: &Socket,
+        scanner: &mut ReplyScanner,
+    ) -> Poll<Result<(), LinkError>> {
+        let mut buffer = self.worker.scratch();
+        let count = match socket.poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
+            Poll::Ready(Ok(count)) => count,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            Poll::Pending => return Poll::Pending,
+        };
+        let result = self.distribute(&buffer[..count], scanner);
+        drop(buffer);
+        let (owner, is_idle) = {
+            let state = self.state.borrow();
+            (state.owner.clone(), state.awaiting.is_empty())
+        };
+        if let Some(owner) = owner {
+            self.worker.flush_later(&owner);
+            if is_idle {
+                owner.pinned_is_idle(self);
+            }
+        }
+        Poll::Ready(result)
+    }
+
+    fn distribute(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
+        let now = clock::now();
+        self.state.borrow_mut().progress = now;
+        while !bytes.is_empty() {
+            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
+            let (piece, rest) = bytes.split_at(scanned.consumed);
+            bytes = rest;
+            let is_cluster = self.worker.topology().is_cluster();
+            match scanner.kind() {
+                Some(ReplyKind::Push) => self.pushed(piece, scanned.complete),
+                Some(ReplyKind::Error) if is_cluster => self.error(piece, scanned.complete, now)?,
+                _ => self.replied(piece, scanned.complete, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the server says of its own accord, which the client gets whole.
+    fn pushed(&self, piece: &[u8], complete: bool) {
+        let mut partial = std::mem::take(&mut self.state.borrow_mut().partial);
+        partial.extend_from_slice(piece);
+        if !complete {
+            self.state.borrow_mut().partial = partial;
+            return;
+        }
+        let owner = self.state.borrow().owner.clone();
+        if let Some(owner) = owner {
+            owner.push(&partial);
+        }
+    }
+
+    /// An error of a node of a cluster: it may say that another node has to answer.
+    fn error(&self, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
+        if self.state.borrow().begun {
+            return self.replied(piece, complete, now);
+        }
+        let mut line = std::mem::take(&mut self.state.borrow_mut().partial);
+        line.extend_from_slice(piece);
+        if !complete && line.len() < redirect::LONGEST {
+            self.state.borrow_mut().partial = line;
+            return Ok(());
+        }
+        match complete.then(|| Redirect::parse(&line, self.node.address())).flatten() {
+            Some(redirect) => self.redirected(redirect, &line, now),
+            None => self.replied(&line, complete, now),
+        }
+    }
+
+    fn redirected(&self, redirect: Redirect, line: &[u8], now: Time) -> Result<(), LinkError> {
+        let shared = self.worker.shared();
+        shared.topology_doubted.notify_one();
+        if let Redirect::Moved(slot, _) = &redirect {
+            shared.lost_slot(&self.node, *slot);
+        }
+        let is_followed = {
+            let state = self.state.borrow();
+            state.awaiting.front().is_some_and(|front| front.frame.is_some() && front.sequence.is_some())
+        };
+        match redirect {
+            Redirect::Down => self.replied(line, true, now),
+            redirect if is_followed => {
+                self.send_on(redirect);
+                Ok(())
+            }
+            // The client knows of one server only: it is not sent to another, but told to begin again.
+            _ => {
+                let text = b"-TRYAGAIN the slot is on its way to another node; the command was not executed\r\n";
+                self.replied(text, true, now)
+            }
+        }
+    }
+
+    /// Hands the oldest command back to its session, to be sent to the node that has its keys.
+    fn send_on(&self, redirect: Redirect) {
+        let (owner, moved) = {
+            let state = &mut *self.state.borrow_mut();
+            let Awaiting { sequence, effect, since, blocks, frame, redirections } =
+                state.awaiting.pop_front().expect("somebody has asked");
+            let mut keys = Vec::new();
+            if let Effect::Keys(count) | Effect::EverythingAnd(count) = effect {
+                state.written.pop(count, |key| keys.push(key.to_vec()));
+            }
+            let (sequence, frame) = (sequence.expect("somebody has asked"), frame.expect("somebody has asked"));
+            let moved = Moved { sequence, frame, keys, effect, since, blocks, redirections, redirect };
+            (state.owner.clone(), moved)
+        };
+        if let Some(owner) = owner {
+            owner.pinned_moved(self, moved);
+        }
+    }
+
+    /// A reply, or a piece of one, to the oldest command.
+    fn replied(&self, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
+        let (owner, sequence, since, blocks) = {
+            let state = &mut *self.state.borrow_mut();
+            let Some(front) = state.awaiting.front() else {
+                return Err(LinkError::Protocol("a reply that no command asked for".into()));
+            };
+            let (sequence, since, blocks, effect) = (front.sequence, front.since, front.blocks, front.effect);
+            if !state.begun {
+                self.apply(effect, &mut state.written);
+                state.begun = true;
+            }
+            if complete {
+                state.begun = false;
+                state.awaiting.pop_front();
+            }
+            (state.owner.clone(), sequence, since, blocks)
+        };
+        let (Some(owner), Some(sequence)) = (owner, sequence) else { return Ok(()) };
+        owner.deliver(sequence, piece, complete);
+        if complete {
+            // How long a client chose to wait says nothing about how fast it was served.
+            let since = if blocks { now } else { since };
+            self.worker.metrics().served_forward(now, since);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, effect: Effect, written: &mut WrittenKeys) {
+        let Some(cache) = self.worker.cache() else { return };
+        match effect {
+            Effect::None => {}
+            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key)),
+            Effect::Everything => cache.flush(),
+            Effect::EverythingAnd(count) => {
+                written.pop(count, |_| {});
+                cache.flush();
+            }
+        }
+    }
+
+    /// No connection could be made: nothing that waited for it was sent.
+    fn refused(&self, error: &ConnectError) {
+        let reason = match error {
+            ConnectError::Refused { step: "SELECT", line } if line.starts_with(b"ERR ") => {
+                return self.fail_all(&[b"-", &line[..], b"\r\n"].concat());
+            }
+            error => format!("{} is down: {error}", self.node.address()),
+        };
+        self.count_error();
+        self.fail_all(format!("-UPSTREAM {reason}; the command was not sent\r\n").as_bytes());
+    }
+
+    /// The connection ended. What was written may have been carried out; it is not sent again.
+    fn lost(&self, error: &LinkError) {
+        let upstream = self.node.address();
+        if self.state.borrow().owner.is_some() {
+            self.count_error();
+            tracing::warn!("lost a client's own connection to upstream {upstream}: {error}");
+        }
+        let text =
+            format!("-UPSTREAM lost the connection to {upstream}: {error}; the command may have been executed\r\n");
+        self.fail_all(text.as_bytes());
+    }
+
+    fn count_error(&self) {
+        self.node.counters(self.worker.index()).errors.add(1);
+        self.worker.shared().topology_doubted.notify_one();
+    }
+
+    /// Answers all that wait with `line`, and lets the owner know that the connection is gone.
+    fn fail_all(&self, line: &[u8]) {
+        let (owner, awaiting, mut written, torn) = {
+            let state = &mut *self.state.borrow_mut();
+            state.phase = Phase::Ended;
+            state.output.clear();
+            let torn = std::mem::take(&mut state.begun);
+            (state.owner.take(), std::mem::take(&mut state.awaiting), std::mem::take(&mut state.written), torn)
+        };
+        for (index, waiting) in awaiting.into_iter().enumerate() {
+            if torn && index == 0 {
+                owner.iter().for_each(|owner| owner.tear());
+                continue;
+            }
+            // The outcome is unknown: the keys leave the cache as if they had been written.
+            self.apply(waiting.effect, &mut written);
+            if let (Some(owner), Some(sequence)) = (&owner, waiting.sequence) {
+                owner.deliver(sequence, line, true);
+            }
+        }
+        if let Some(owner) = owner {
+            owner.pinned_lost(self);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What a session hears from the connection that it has to itself.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::own::Own;
+use super::state::State;
+use super::{Ending, Session};
+use crate::config::UpstreamAddress;
+use crate::lanes::pinned::{Moved, PinnedLane};
+use crate::metrics::CutOff;
+use crate::topology::Node;
+use crate::topology::redirect::Redirect;
+
+/// How often a command is sent on from one node to another: as on the shared lanes.
+const MAX_REDIRECTIONS: u8 = 16;
+/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
+const PAUSE_FROM: u8 = 2;
+const PAUSE: Duration = Duration::from_millis(100);
+/// What a client may send while it waits at the server, and still be seen to hang up.
+const READ_AHEAD: usize = 1 << 20;
+
+impl Session {
+    /// The connection owes no reply: if nothing else holds it, it is somebody else's from here on.
+    pub(crate) fn pinned_is_idle(&self, lane: &PinnedLane) {
+        let state = &mut *self.state.borrow_mut();
+        if is_own(state, lane) {
+            state.own.release();
+        }
+    }
+
+    /// The connection is lost, and what was owed on it is answered. If the server knew more of this client than a new
+    /// connection would, only a new client can be served rightly.
+    pub(crate) fn pinned_lost(self: &Rc<Self>, lane: &PinnedLane) {
+        let state = &mut *self.state.borrow_mut();
+        if state.closed {
+            return;
+        }
+        if is_own(state, lane) && was_held(std::mem::take(&mut state.own)) && state.ending.is_none() {
+            self.worker.metrics().cut_off(CutOff::UpstreamLost);
+            state.ending = Some(Ending::AfterReplies);
+        }
+        state.waiting = false;
+        self.worker.flush_later(self);
+        self.wake();
+    }
+
+    /// The client waits at the server, and has sent more meanwhile: it may hang up all the same.
+    pub(super) fn poll_hang_up(&self, cx: &mut Context<'_>, state: &mut State) {
+        let mut input = self.input.borrow_mut();
+        while input.len() < READ_AHEAD {
+            match input.poll_fill(cx, &self.socket()) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    state.ending = Some(Ending::Now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Something that is no reply has come, whole.
+    pub(crate) fn push(&self, frame: &[u8]) {
+        let state = &mut *self.state.borrow_mut();
+        if !state.closed {
+            state.replies.push(frame, &mut state.output);
+        }
+    }
+
+    /// A node has not carried the command out, because another one has its keys: it goes there.
+    pub(crate) fn pinned_moved(self: &Rc<Self>, lane: &PinnedLane, moved: Moved) {
+        if moved.redirections == MAX_REDIRECTIONS {
+            let line =
+                format!("-UPSTREAM the cluster sent the command on {MAX_REDIRECTIONS} times; it was not executed\r\n");
+            return self.deliver(moved.sequence, line.as_bytes(), true);
+        }
+        let target = match &moved.redirect {
+            Redirect::Moved(_, address) | Redirect::Ask(_, address) => self.member(address),
+            Redirect::TryAgain | Redirect::Down => None,
+        };
+        let is_new = target.is_some() && moved.redirections < PAUSE_FROM;
+        let node = target.unwrap_or_else(|| Arc::clone(lane.node()));
+        if is_new {
+            return self.move_to(&node, moved);
+        }
+        let session = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(PAUSE).await;
+            session.move_to(&node, moved);
+        });
+    }
+
+    fn move_to(self: &Rc<Self>, node: &Arc<Node>, moved: Moved) {
+        let state = &mut *self.state.borrow_mut();
+        let Own::Pinned(pinned) = &mut state.own else { return };
+        if state.closed {
+            return;
+        }
+        let before = &pinned.lane;
+        let as_before = (before.key().db, before.key().protocol);
+        let lane = PinnedLane::acquire(&self.worker, node, before.user(), as_before, self);
+        let before = std::mem::replace(&mut pinned.lane, lane);
+        if before.is_idle() {
+            before.release()
+        } else {
+            before.end()
+        }
+        pinned.lane.take_over(moved);
+    }
+
+    /// The node at `address`, if it is known to be one of the cluster.
+    fn member(&self, address: &UpstreamAddress) -> Option<Arc<Node>> {
+        let shared = self.worker.shared();
+        shared.members.load().contains(address).then(|| shared.nodes.at(address)).flatten()
+    }
+}
+
+fn is_own(state: &State, lane: &PinnedLane) -> bool {
+    state.own.lane().is_some_and(|own| std::ptr::eq(&raw const **own, lane))
+}
+
+fn was_held(own: Own) -> bool {
+    matches!(own, Own::Pinned(pinned) if pinned.is_held())
+}

@@ -1,0 +1,240 @@
+//! Commands that wait at the server: what Redis answers, and nothing popped for nobody.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use nearside_tests::{
+    Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, eventually, holds_for, key_slot,
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+const WAITING: &str = "
+    a> BLPOP {t}q 0
+    blocked 1
+    b: RPUSH {t}q one two
+    a<
+    a: LRANGE {t}q 0 -1
+    a: BRPOP {t}q {t}r 0
+    a: BLPOP {t}q 0.01
+    a> BLMOVE {t}q {t}r LEFT RIGHT 0
+    blocked 1
+    b| RPUSH {t}q three | LRANGE {t}r 0 -1
+    a<
+    a> BZPOPMIN {t}z 0
+    blocked 1
+    b: ZADD {t}z 1 m
+    a<
+    a> BLMPOP 0 2 {t}q {t}s LEFT COUNT 2
+    blocked 1
+    b: RPUSH {t}s x y z
+    a<
+    a> XREAD BLOCK 0 STREAMS {t}x $
+    blocked 1
+    b: XADD {t}x 5-1 f v
+    a<
+    a: XREAD STREAMS {t}x 0
+    a: XGROUP CREATE {t}x g 0
+    a: XREADGROUP GROUP g me BLOCK 0 STREAMS {t}x >
+    a> XREADGROUP GROUP g me BLOCK 0 STREAMS {t}x >
+    blocked 1
+    b: XADD {t}x 6-1 f w
+    a<
+    a> BRPOPLPUSH {t}q {t}r 0
+    blocked 1
+    b: LPUSH {t}q last
+    a<";
+
+const ERRORS: &str = "
+    a: SET {t}s text
+    a: BLPOP {t}s 0
+    a: BLPOP {t}q -1
+    a: BLPOP {t}q nonsense
+    a: BLPOP
+    a: BLMPOP 0 0 {t}q LEFT
+    a: XREAD BLOCK nonsense STREAMS {t}x $
+    a: XREADGROUP GROUP nosuch me BLOCK 0 STREAMS {t}x >
+    a: GET {t}s";
+
+const IN_ORDER: &str = "
+    a| RPUSH {t}q 1 2 3 | BLPOP {t}q 0 | LLEN {t}q | BLPOP {t}q 0 | BLPOP {t}q 0 | LLEN {t}q | BLPOP {t}q 0.01 | PING
+    a> BLPOP {t}q 0
+    blocked 1
+    a> SET {t}k behind
+    a> GET {t}k
+    b: GET {t}k
+    b: LPUSH {t}q x
+    a<
+    a<
+    a<
+    a> BLPOP {t}q 0
+    a> MULTI
+    a> SET {t}k in-multi
+    a> EXEC
+    blocked 1
+    b: GET {t}k
+    b: LPUSH {t}q x
+    a<
+    a<
+    a<
+    a<
+    a| WATCH {t}k | BLPOP {t}q 0.01 | GET {t}k | MULTI | BLPOP {t}q 0 | EXEC";
+
+const SCRIPTS: [&str; 3] = [WAITING, ERRORS, IN_ORDER];
+
+#[test]
+fn what_waits_is_answered_as_redis_answers_it() {
+    let (direct, behind) = (RedisServer::start(), RedisServer::start());
+    let nearside = Nearside::before(&behind);
+    let address = direct.address();
+    let dialogue = Dialogue {
+        direct: Side { address: &address, servers: &[&direct] },
+        proxied: Side { address: nearside.address(), servers: &[&behind] },
+    };
+    SCRIPTS.iter().for_each(|script| dialogue.is_the_same(script));
+}
+
+#[test]
+fn before_a_cluster_what_waits_is_answered_as_redis_answers_it() {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
+    let nearside = Nearside::ready_before_cluster(&behind, &[]);
+    let address = direct.address();
+    let dialogue = Dialogue {
+        direct: Side { address: &address, servers: &[&direct] },
+        proxied: Side { address: nearside.address(), servers: &[behind.node(0), behind.node(1)] },
+    };
+    SCRIPTS.iter().for_each(|script| dialogue.is_the_same(script));
+}
+
+/// Clients that wait at this server.
+fn waiting(redis: &RedisServer) -> u64 {
+    let info = redis.client().call("INFO clients");
+    let info = String::from_utf8(info.bulk().unwrap().to_vec()).unwrap();
+    info.lines().find_map(|line| line.strip_prefix("blocked_clients:")).unwrap().parse().unwrap()
+}
+
+fn wait_for(redis: &RedisServer, count: u64) {
+    eventually(&format!("{count} clients wait"), SOON, || (waiting(redis) == count).then_some(()));
+}
+
+#[test]
+fn a_client_that_hangs_up_waits_no_more() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    for behind in ["", "*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$100"] {
+        let mut client = nearside.client();
+        client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+        wait_for(&redis, 1);
+        client.send(behind.as_bytes());
+        drop(client);
+        wait_for(&redis, 0);
+    }
+    let mut client = nearside.client();
+    assert_eq!(client.call("RPUSH q item"), ":1\r\n");
+    assert_eq!(client.call("LLEN q"), ":1\r\n", "nobody popped it");
+}
+
+#[test]
+fn a_client_that_only_closes_its_side_for_writing_waits_no_more() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+    wait_for(&redis, 1);
+    client.finish_sending();
+    wait_for(&redis, 0);
+    assert_eq!(client.rest_until_closed(), b"");
+}
+
+#[test]
+fn a_client_that_is_killed_waits_no_more() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    let id = client.call("CLIENT ID").integer().unwrap();
+    client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+    wait_for(&redis, 1);
+    assert_eq!(nearside.client().call(&format!("CLIENT KILL ID {id}")), ":1\r\n");
+    wait_for(&redis, 0);
+}
+
+#[test]
+fn nothing_of_the_proxys_own_ends_the_waiting() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--upstream-timeout", "300ms", "--idle-timeout", "1s"]);
+    let mut client = nearside.client();
+    client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+    wait_for(&redis, 1);
+    holds_for("it waits", Duration::from_millis(2500), || waiting(&redis) == 1);
+    redis.client().call("RPUSH q item");
+    assert_eq!(client.reply(), "*2\r\n$1\r\nq\r\n$4\r\nitem\r\n");
+}
+
+#[test]
+fn many_wait_at_once_and_each_item_is_somebodys() {
+    const CLIENTS: usize = 50;
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "2"]);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| nearside.client()).collect();
+    for _ in 0..3 {
+        clients.iter_mut().for_each(|client| client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n"));
+        wait_for(&redis, CLIENTS as u64);
+        let mut producer = nearside.client();
+        (0..CLIENTS).for_each(|item| _ = producer.call(&format!("RPUSH q {item}")));
+        let mut popped: Vec<usize> = clients
+            .iter_mut()
+            .map(|client| String::from_utf8_lossy(client.reply().elements()[1].bulk().unwrap()).parse().unwrap())
+            .collect();
+        popped.sort_unstable();
+        assert_eq!(popped, (0..CLIENTS).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_upstream_that_is_lost_is_told_and_the_client_goes_on() {
+    let mut redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+    wait_for(&redis, 1);
+    redis.restart();
+    let reply = client.reply();
+    assert!(reply.starts_with(b"-UPSTREAM lost the connection"), "{reply:?}");
+    eventually("it serves again", SOON, || (client.call("RPUSH q x") == ":1\r\n").then_some(()));
+    assert_eq!(client.call("BLPOP q 0"), "*2\r\n$1\r\nq\r\n$1\r\nx\r\n");
+}
+
+#[test]
+fn a_transaction_whose_upstream_is_lost_ends_with_its_client() {
+    let mut redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    if calibrating("upstream") {
+        return;
+    }
+    let mut client = nearside.client();
+    assert_eq!(client.call("WATCH k"), "+OK\r\n");
+    redis.restart();
+    assert_eq!(client.rest_until_closed(), b"");
+}
+
+#[test]
+fn who_waits_follows_a_slot_to_its_new_node() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+    let slot = key_slot(b"q");
+    let from = cluster.owner(slot);
+    wait_for(cluster.node(from), 1);
+    let migration = cluster.begin_migration(slot, 1 - from);
+    cluster.finish_migration(migration);
+    wait_for(cluster.node(1 - from), 1);
+    assert_eq!(nearside.client().call("RPUSH q item"), ":1\r\n");
+    assert_eq!(client.reply(), "*2\r\n$1\r\nq\r\n$4\r\nitem\r\n");
+}

@@ -1,0 +1,279 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH: what Redis answers, before one server and before a cluster.
+#![allow(clippy::unwrap_used)]
+
+use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating};
+
+/// Holds each dialogue with a Redis, and through a Nearside before another one.
+#[track_caller]
+fn standalone(scripts: &[&str]) {
+    let (direct, behind) = (RedisServer::start(), RedisServer::start());
+    let nearside = Nearside::before(&behind);
+    same(&direct, &nearside, &[&behind], scripts);
+}
+
+/// The same before a cluster: one Redis is what its clients are to see.
+#[track_caller]
+fn cluster(scripts: &[&str]) {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
+    let nearside = Nearside::ready_before_cluster(&behind, &[]);
+    same(&direct, &nearside, &[behind.node(0), behind.node(1)], scripts);
+}
+
+#[track_caller]
+fn same(direct: &RedisServer, nearside: &Nearside, behind: &[&RedisServer], scripts: &[&str]) {
+    let address = direct.address();
+    let dialogue = Dialogue {
+        direct: Side { address: &address, servers: &[direct] },
+        proxied: Side { address: nearside.address(), servers: behind },
+    };
+    scripts.iter().for_each(|script| dialogue.is_the_same(script));
+}
+
+const STEP_BY_STEP: &str = "
+    a: SET {t}n 1
+    a: MULTI
+    a: INCR {t}n
+    a: GET {t}n
+    a: PING
+    a: ECHO hello
+    a: LRANGE {t}none 0 -1
+    b: GET {t}n
+    a: EXEC
+    b: GET {t}n
+    a: GET {t}n
+    a: EXEC
+    a: DISCARD
+    a: MULTI
+    a: SET {t}n 9
+    a: DISCARD
+    a: GET {t}n";
+
+const IN_ONE_WRITE: &str = "
+    a| SET {t}n 1 | MULTI | INCR {t}n | GET {t}n | EXEC | GET {t}n
+    a| MULTI | PING | EXEC
+    a| MULTI | EXEC
+    a| MULTI | INCR {t}n | DISCARD | GET {t}n
+    a| MULTI | SET {t}n x | INCR {t}n | EXEC | MULTI | GET {t}n | EXEC
+    a| GET {t}n | MULTI | SET {t}n 5 | EXEC | GET {t}n | MULTI | INCR {t}n
+    a: EXEC
+    a| MULTI | BLPOP {t}none 0 | EXEC
+    a| MULTI | GET {t}n | GET {t}n | GET {t}n";
+
+const ERRORS: &str = "
+    a: EXEC
+    a: DISCARD
+    a: UNWATCH
+    a: MULTI now
+    a: MULTI
+    a: MULTI
+    a: WATCH {t}k
+    a: GET
+    a: EXEC
+    a| MULTI | NOSUCHCOMMAND | SET {t}k 1 | EXEC | GET {t}k
+    a| MULTI | SET {t}k 1 | INCR {t}k {t}k | EXEC | GET {t}k
+    a| MULTI | SET {t}k a | INCR {t}k | SET {t}k b | EXEC | GET {t}k
+    a| MULTI | EXEC 1 | EXEC
+    a| MULTI | DISCARD 1 | DISCARD
+    a| WATCH | UNWATCH 1 | GET {t}k
+    a: MULTI
+    a: NOSUCHCOMMAND
+    a: SET {t}k 2
+    a: EXEC
+    a: GET {t}k";
+
+const WATCHES: &str = "
+    a: WATCH {t}k {t}l
+    b: SET {t}k other
+    a: MULTI
+    a: SET {t}k mine
+    a: EXEC
+    a: GET {t}k
+    a| WATCH {t}k | GET {t}k
+    a| MULTI | SET {t}k mine | EXEC
+    a: GET {t}k
+    a: WATCH {t}k
+    b: SET {t}k other
+    a: UNWATCH
+    a| MULTI | SET {t}k mine | EXEC
+    a: WATCH {t}k
+    b: DEL {t}k
+    a: MULTI
+    a: DISCARD
+    a| MULTI | SET {t}k mine | EXEC
+    a: WATCH {t}k
+    a: SET {t}k itself
+    a| MULTI | GET {t}k | EXEC
+    a| WATCH {t}k | WATCH {t}l | MULTI | SET {t}l 1 | EXEC | GET {t}l";
+
+const RESETS: &str = "
+    a: SET {t}k 0
+    a: MULTI
+    a: SET {t}k 1
+    a: RESET
+    a: GET {t}k
+    a: EXEC
+    a: WATCH {t}k
+    a: RESET
+    b: SET {t}k 2
+    a| MULTI | SET {t}k 3 | EXEC
+    a: MULTI
+    a: SET {t}k 4
+    a!
+    b: GET {t}k";
+
+#[test]
+fn transactions_step_by_step_are_those_of_redis() {
+    standalone(&[STEP_BY_STEP, ERRORS, WATCHES, RESETS]);
+}
+
+#[test]
+fn transactions_in_one_write_are_those_of_redis() {
+    standalone(&[IN_ONE_WRITE]);
+}
+
+#[test]
+fn before_a_cluster_transactions_are_those_of_redis() {
+    cluster(&[STEP_BY_STEP, IN_ONE_WRITE, ERRORS, WATCHES, RESETS]);
+}
+
+#[test]
+fn a_transaction_may_change_the_database_and_the_session_is_there_afterwards() {
+    standalone(&[
+        "
+        a: SET {t}k zero
+        a: MULTI
+        a: SELECT 3
+        a: SET {t}k three
+        a: SELECT nonsense
+        a: EXEC
+        a: GET {t}k
+        a: SELECT 0
+        a: GET {t}k
+        a| MULTI | SELECT 2 | SET {t}k two | EXEC | GET {t}k
+        b: GET {t}k
+        a| MULTI | SELECT 1 | DISCARD | GET {t}k",
+        "
+        a: WATCH {t}k
+        a: SELECT 5
+        a: SET {t}k five
+        a| MULTI | GET {t}k | EXEC
+        a: GET {t}k
+        b: GET {t}k",
+    ]);
+}
+
+#[test]
+fn in_a_cluster_a_transaction_is_of_one_slot() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
+    let crossed = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
+    assert_eq!(client.pipeline(&["MULTI", "SET a 1", "SET b 2", "EXEC"]), ["+OK\r\n", "+QUEUED\r\n", crossed, aborted]);
+    assert_eq!(client.pipeline(&["MULTI", "PING", "MGET a b", "EXEC"]), ["+OK\r\n", "+QUEUED\r\n", crossed, aborted]);
+    assert_eq!(client.pipeline(&["GET a", "GET b"]), ["$-1\r\n", "$-1\r\n"]);
+    assert_eq!(
+        client.pipeline(&["WATCH a", "WATCH b", "GET b", "UNWATCH"]),
+        ["+OK\r\n", crossed, "$-1\r\n", "+OK\r\n"]
+    );
+    let everywhere = client.pipeline(&["MULTI", "DBSIZE", "EXEC"]);
+    assert!(everywhere[1].starts_with(b"-ERR DBSIZE concerns every node"), "{everywhere:?}");
+    assert_eq!(everywhere[2], aborted);
+}
+
+#[test]
+fn what_a_transaction_writes_leaves_the_cache() {
+    if calibrating("cache") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    for lines in [
+        &["MULTI", "SET k 1", "EXEC"][..],
+        &["MULTI", "EVAL return(redis.call('set',KEYS[1],2)) 1 k", "EXEC"],
+        &["MULTI", "FLUSHALL", "EXEC"],
+        &["WATCH other", "SET k 3"],
+    ] {
+        for one_by_one in [false, true] {
+            client.call("SET k before");
+            nearside.warm(&mut client, "k");
+            if one_by_one {
+                lines.iter().for_each(|line| _ = client.call(line));
+            } else {
+                client.pipeline(lines);
+            }
+            let expected = redis.client().call("GET k");
+            assert_eq!(client.call("GET k"), expected, "{lines:?}");
+            client.call("RESET");
+        }
+    }
+}
+
+#[test]
+fn reads_of_a_session_that_watches_come_from_the_server() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    client.call("SET k 1");
+    nearside.warm(&mut client, "k");
+    client.call("WATCH other");
+    let asked = redis.calls("get");
+    client.call("GET k");
+    assert_eq!(redis.calls("get"), asked + 1);
+}
+
+#[test]
+fn counters_under_watch_lose_no_update() {
+    let redis = RedisServer::start();
+    let (one, two) = (Nearside::before(&redis), Nearside::with(&redis, &["--workers", "2"]));
+    count_with(vec![one.client(), one.client(), two.client(), two.client(), redis.client()]);
+}
+
+#[test]
+fn before_a_cluster_counters_under_watch_lose_no_update() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let (one, two) = (Nearside::ready_before_cluster(&cluster, &[]), Nearside::ready_before_cluster(&cluster, &[]));
+    let direct = cluster.node(cluster.owner_of("n")).client();
+    count_with(vec![one.client(), one.client(), two.client(), direct]);
+}
+
+/// Each client adds to a counter until it has succeeded so often.
+fn count_with(mut clients: Vec<Client>) {
+    const TIMES: usize = 150;
+    std::thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(|| {
+                let mut done = 0;
+                while done < TIMES {
+                    done += usize::from(add_one(client, done % 2 == 0));
+                }
+            });
+        }
+    });
+    let expected = (TIMES * clients.len()).to_string();
+    assert_eq!(clients[0].call("GET n").bulk(), Some(expected.as_bytes()));
+}
+
+/// True if nobody came between.
+fn add_one(client: &mut Client, in_one_write: bool) -> bool {
+    assert_eq!(client.call("WATCH n"), "+OK\r\n");
+    let value = client.call("GET n").bulk().map_or(0, |text| String::from_utf8_lossy(text).parse::<u64>().unwrap());
+    let set = format!("SET n {}", value + 1);
+    let lines = ["MULTI", &set, "EXEC"];
+    let replies =
+        if in_one_write { client.pipeline(&lines) } else { lines.iter().map(|line| client.call(line)).collect() };
+    assert_eq!(replies[..2], ["+OK\r\n", "+QUEUED\r\n"]);
+    let executed = replies[2] == "*1\r\n+OK\r\n";
+    assert!(executed || replies[2] == "*-1\r\n", "{:?}", replies[2]);
+    executed
+}
