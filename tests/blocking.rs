@@ -238,3 +238,49 @@ fn who_waits_follows_a_slot_to_its_new_node() {
     assert_eq!(nearside.client().call("RPUSH q item"), ":1\r\n");
     assert_eq!(client.reply(), "*2\r\n$1\r\nq\r\n$4\r\nitem\r\n");
 }
+
+#[test]
+fn who_waits_can_be_unblocked_by_its_number() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let (mut client, mut other) = (nearside.client(), nearside.client());
+    let id = client.call("CLIENT ID").integer().unwrap();
+    assert_eq!(other.call(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+    for (how, expected) in
+        [("", "*-1\r\n"), (" TIMEOUT", "*-1\r\n"), (" ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+    {
+        client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
+        wait_for(&redis, 1);
+        assert_eq!(other.call(&format!("CLIENT UNBLOCK {id}{how}")), ":1\r\n");
+        assert_eq!(client.reply(), expected);
+    }
+    assert_eq!(other.call(&format!("CLIENT UNBLOCK {id}")), ":0\r\n");
+    for line in [
+        "CLIENT UNBLOCK x",
+        "CLIENT UNBLOCK 1 NEVER",
+        "CLIENT UNBLOCK 1 ERROR 2",
+        "CLIENT UNBLOCK 99999",
+        "CLIENT UNBLOCK -1",
+    ] {
+        assert_eq!(other.call(line), redis.client().call(line), "{line}");
+    }
+}
+
+#[test]
+fn wait_speaks_of_what_this_client_has_written() {
+    let redis = RedisServer::start();
+    let port = redis.port().to_string();
+    let replica = RedisServer::with(&["--replicaof", "127.0.0.1", &port]);
+    let nearside = Nearside::before(&redis);
+    let mut client = nearside.client();
+    eventually("the replica follows", SOON, || (client.call("WAIT 1 100") == ":1\r\n").then_some(()));
+    assert_eq!(client.pipeline(&["SET k v", "WAIT 1 5000"]), ["+OK\r\n", ":1\r\n"]);
+    replica.stop();
+    assert_eq!(client.pipeline(&["SET k w", "WAIT 1 100", "GET k"]), ["+OK\r\n", ":0\r\n", "$1\r\nw\r\n"]);
+    assert_eq!(client.call("WAIT 0 0"), ":0\r\n");
+    replica.resume();
+    assert_eq!(client.call("WAIT 1 5000"), ":1\r\n");
+    for line in ["WAIT x 0", "WAIT 1", "WAIT 0 -1"] {
+        assert_eq!(client.call(line), redis.client().call(line), "{line}");
+    }
+}

@@ -196,7 +196,6 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_nothing_
         "SSUBSCRIBE c",
         "UNSUBSCRIBE",
         "MONITOR",
-        "CLIENT TRACKING ON",
         "SYNC",
         "PSYNC ? -1",
         "SHUTDOWN",

@@ -12,7 +12,7 @@ use crate::session::Session;
 use crate::session::order::Order;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
-use crate::topology::Slot;
+use crate::topology::{Node, Slot};
 
 /// Sends the command on the session's forward lane to the node of its keys; its reply comes back as the upstream wrote it.
 #[inline]
@@ -61,6 +61,26 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 pub(super) fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Result<Rc<ForwardLane>, String> {
     let State { lanes, topology, user, db, protocol, .. } = state;
     lanes.to(node, || session.worker().lane(&topology.nodes()[node], user, *db, *protocol))
+}
+
+/// Sends a command of the proxy's own, which has no keys, to a node; its reply is the client's.
+pub(super) fn to_node(session: &Rc<Session>, state: &mut State, node: &Arc<Node>, args: &[&[u8]]) -> Flow {
+    let lane = match session.worker().lane(node, &state.user, state.db, state.protocol) {
+        Ok(lane) => lane,
+        Err(reason) => return refuse(state, format!("UPSTREAM {reason}; the command was not sent")),
+    };
+    if !lane.has_room(session) {
+        return Flow::Wait;
+    }
+    let mut frame = Vec::new();
+    nearside_resp::encode::command(&mut frame, args);
+    let sequence = state.replies.expect(Source::Forward, Shape::Plain, state.reply_mode.is_silent());
+    let errand = Errand::new(session, sequence, state.now, None, false);
+    if let Err(reason) = lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
+        state.replies.retract();
+        state.answer_error(format!("UPSTREAM {reason}; the command was not sent"));
+    }
+    Flow::Done
 }
 
 /// The node is down.

@@ -15,7 +15,7 @@
 
 mod auth;
 mod blocking;
-mod client;
+pub(crate) mod client;
 mod cluster_face;
 mod connection;
 mod forward;

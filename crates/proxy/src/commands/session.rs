@@ -26,7 +26,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
             Flow::Done
         }
         name => match name.split_once('|') {
-            Some(("client", subcommand)) => client::run(session, state, request, subcommand),
+            Some(("client", subcommand)) => client::run(session, state, &call, command, subcommand),
             _ => client::unknown_subcommand(state, request),
         },
     };

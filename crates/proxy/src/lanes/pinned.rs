@@ -14,6 +14,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearside_nearcache::Time;
@@ -38,6 +39,10 @@ const READS_PER_TURN: usize = 8;
 /// Unwritten bytes past which the session waits before adding more. One command may overshoot it by its own length.
 const OUTPUT_LIMIT: usize = 16 << 20;
 
+/// A connection to a node that is no part of the topology ends after this long: one that was made because of a redirection
+/// is ahead of the topology for a moment.
+const UNWANTED_AFTER: Duration = Duration::from_secs(5);
+
 /// One session's own connection to a node.
 pub(crate) struct PinnedLane {
     key: LaneKey,
@@ -61,6 +66,8 @@ struct Awaiting {
     frame: Option<Bytes>,
     /// How often that was done.
     redirections: u8,
+    /// Should it fail, its error is the answer to the command behind it.
+    is_guard: bool,
 }
 
 struct State {
@@ -77,6 +84,8 @@ struct State {
     written: WrittenKeys,
     /// The oldest command's reply has begun: its effect is applied, part of it may be with the client.
     begun: bool,
+    /// What a guard was answered, if that was an error.
+    refusal: Option<Vec<u8>>,
     /// The beginning of a push, or of an error that may be a redirection.
     partial: Vec<u8>,
     /// When the upstream last showed life, or the first command was queued.
@@ -144,6 +153,7 @@ impl PinnedLane {
                 awaiting: VecDeque::new(),
                 written: WrittenKeys::default(),
                 begun: false,
+                refusal: None,
                 partial: Vec::new(),
                 progress: clock::now(),
                 condemned: None,
@@ -183,12 +193,6 @@ impl PinnedLane {
     /// What distinguishes its kind.
     pub(crate) fn key(&self) -> LaneKey {
         self.key
-    }
-
-    /// The number by which the server knows it (`CLIENT ID`), once it is connected.
-    #[expect(dead_code, reason = "for CLIENT UNBLOCK")]
-    pub(crate) fn client_id(&self) -> Option<i64> {
-        self.state.borrow().client_id
     }
 
     /// It can carry commands: it is not lost, and the server it leads to is still the one behind its address.
@@ -234,13 +238,13 @@ impl PinnedLane {
             Frame::Borrowed(bytes) if may_move => Bytes::copy_from_slice(bytes),
             Frame::Borrowed(bytes) => {
                 self.state.borrow_mut().output.copy(bytes);
-                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0 });
+                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0, is_guard: false });
                 return true;
             }
         };
         self.state.borrow_mut().output.share(frame.clone());
         let frame = may_move.then_some(frame);
-        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0 });
+        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, is_guard: false });
         true
     }
 
@@ -255,6 +259,12 @@ impl PinnedLane {
     pub(crate) fn say_frame(&self, frame: &[u8]) {
         let (since, frame) = (clock::now(), Frame::Borrowed(frame));
         self.submit(Order { sequence: None, frame, since, blocks: false, may_move: false }, |_| Effect::None);
+    }
+
+    /// As [`PinnedLane::say`]; if the server refuses it, that is the answer to the next command.
+    pub(crate) fn say_first(&self, args: &[&[u8]]) {
+        self.say(args);
+        self.state.borrow_mut().awaiting.back_mut().iter_mut().for_each(|guard| guard.is_guard = true);
     }
 
     /// Queues a command that another node has sent here. False: the connection is lost.
@@ -276,7 +286,9 @@ impl PinnedLane {
             blocks,
             frame: Some(frame),
             redirections: redirections + 1,
+            is_guard: false,
         });
+        self.tell_where_it_waits(state);
         self.wake();
         true
     }
@@ -287,6 +299,7 @@ impl PinnedLane {
             state.progress = clock::now();
         }
         state.awaiting.push_back(awaiting);
+        self.tell_where_it_waits(&state);
         drop(state);
         self.node.counters(self.worker.index()).commands.add(1);
         self.wake();
@@ -303,13 +316,18 @@ impl PinnedLane {
         let owes = state.awaiting.front().is_some_and(|front| !front.blocks);
         if owes && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
-        } else if !owes && (state.server != self.node.server().epoch() || !self.worker.topology().has(&self.node)) {
+        } else if !owes && (state.server != self.node.server().epoch() || self.is_left(&state, now)) {
             state.condemned = Some(LinkError::Closed);
         } else {
             return;
         }
         drop(state);
         self.wake();
+    }
+
+    /// Its node is no part of the topology, and not because it is too new.
+    fn is_left(&self, state: &State, now: Time) -> bool {
+        now >= state.progress + UNWANTED_AFTER && !self.worker.topology().has(&self.node)
     }
 
     fn wake(&self) {
@@ -342,6 +360,15 @@ impl PinnedLane {
         state.server = server;
         state.client_id = client_id;
         state.progress = clock::now();
+        self.tell_where_it_waits(&state);
+    }
+
+    /// Lets others find the client that waits here.
+    fn tell_where_it_waits(&self, state: &State) {
+        let waits = state.phase == Phase::Up && state.awaiting.front().is_some_and(|front| front.blocks);
+        if let (true, Some(owner), Some(number)) = (waits, &state.owner, state.client_id) {
+            owner.client().waits_at(&self.node, number);
+        }
     }
 
     /// Moves bytes both ways until the connection ends.
@@ -476,7 +503,7 @@ impl PinnedLane {
     fn send_on(&self, redirect: Redirect) {
         let (owner, moved) = {
             let state = &mut *self.state.borrow_mut();
-            let Awaiting { sequence, effect, since, blocks, frame, redirections } =
+            let Awaiting { sequence, effect, since, blocks, frame, redirections, .. } =
                 state.awaiting.pop_front().expect("somebody has asked");
             let mut keys = Vec::new();
             if let Effect::Keys(count) | Effect::EverythingAnd(count) = effect {
@@ -505,11 +532,20 @@ impl PinnedLane {
             }
             if complete {
                 state.begun = false;
-                state.awaiting.pop_front();
+                let is_guard = state.awaiting.pop_front().is_some_and(|front| front.is_guard);
+                if is_guard && piece.starts_with(b"-") {
+                    state.refusal = Some(piece.to_vec());
+                }
+                self.tell_where_it_waits(state);
             }
             (state.owner.clone(), sequence, since, blocks)
         };
         let (Some(owner), Some(sequence)) = (owner, sequence) else { return Ok(()) };
+        let refusal = self.state.borrow_mut().refusal.take_if(|_| complete);
+        let piece = refusal.as_deref().unwrap_or(piece);
+        if complete && blocks && owner.client().waits_no_more() {
+            owner.pinned_is_spent(self);
+        }
         owner.deliver(sequence, piece, complete);
         if complete {
             // How long a client chose to wait says nothing about how fast it was served.
@@ -582,6 +618,7 @@ impl PinnedLane {
             }
         }
         if let Some(owner) = owner {
+            owner.client().waits_no_more();
             owner.pinned_lost(self);
         }
     }

@@ -31,6 +31,7 @@ use self::input::{Input, Taken};
 use self::registry::Client;
 use self::replies::{Shape, Source};
 use self::state::{Learned, State};
+use crate::commands::client::tracking;
 use crate::commands::{self, Call, Flow, info, select, transaction};
 use crate::metrics::CutOff;
 use crate::net::socket::Socket;
@@ -93,6 +94,11 @@ impl Session {
     /// The number by which clients know it (`CLIENT ID`).
     pub(crate) fn id(&self) -> u64 {
         self.client.id
+    }
+
+    /// What others may know of it.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The worker it lives on.
@@ -349,6 +355,7 @@ impl Session {
                 Shape::Info { ours } => info::complete(&self.worker, collected.reply, ours),
                 Shape::Select(db) => select::complete(state, db, collected.reply),
                 Shape::Exec => transaction::complete(state, collected.reply),
+                Shape::Tracking(on) => tracking::complete(state, on, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };
             state.replies.settle(sequence, reply, &mut state.output);

@@ -31,6 +31,14 @@ impl Session {
         }
     }
 
+    /// The connection is not to be anybody else's.
+    pub(crate) fn pinned_is_spent(&self, lane: &PinnedLane) {
+        let state = &mut *self.state.borrow_mut();
+        if let (true, Own::Pinned(pinned)) = (is_own(state, lane), &mut state.own) {
+            pinned.is_spent = true;
+        }
+    }
+
     /// The connection is lost, and what was owed on it is answered. If the server knew more of this client than a new
     /// connection would, only a new client can be served rightly.
     pub(crate) fn pinned_lost(self: &Rc<Self>, lane: &PinnedLane) {

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nearside_nearcache::Time;
 
+use crate::topology::Node;
+
 /// What is known of a client outside of its session. Written by its own worker, read by any.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -38,7 +40,18 @@ pub(crate) struct Client {
     /// Bytes it has not read.
     pub(crate) output: AtomicU64,
     killed: AtomicBool,
+    waiting: Mutex<Option<Waiting>>,
     texts: Mutex<Texts>,
+}
+
+/// Where a client waits: BLPOP and its like.
+#[derive(Debug)]
+struct Waiting {
+    node: Arc<Node>,
+    /// The number by which the node knows the connection.
+    number: i64,
+    /// Somebody is about to end the waiting.
+    is_sought: bool,
 }
 
 /// What a client calls itself.
@@ -73,6 +86,7 @@ impl Client {
             input: AtomicU64::new(0),
             output: AtomicU64::new(0),
             killed: AtomicBool::new(false),
+            waiting: Mutex::default(),
             texts: Mutex::default(),
         }
     }
@@ -112,6 +126,28 @@ impl Client {
     /// CLIENT KILL: from now on it counts as gone, and its session runs nothing more. False if it was killed before.
     pub(crate) fn kill(&self) -> bool {
         !self.killed.swap(true, Relaxed)
+    }
+
+    /// It waits at this node, which knows its connection by this number.
+    pub(crate) fn waits_at(&self, node: &Arc<Node>, number: i64) {
+        *self.waiting() = Some(Waiting { node: Arc::clone(node), number, is_sought: false });
+    }
+
+    /// It waits no more. True: somebody may yet tell the node to let that connection go on.
+    pub(crate) fn waits_no_more(&self) -> bool {
+        self.waiting().take().is_some_and(|waiting| waiting.is_sought)
+    }
+
+    /// CLIENT UNBLOCK: where it waits, and the number of its connection there. That will not be another client's.
+    pub(crate) fn seek(&self) -> Option<(Arc<Node>, i64)> {
+        let mut waiting = self.waiting();
+        let waiting = waiting.as_mut()?;
+        waiting.is_sought = true;
+        Some((Arc::clone(&waiting.node), waiting.number))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It has been killed.

@@ -21,6 +21,8 @@ pub(crate) enum Shape {
     Select(u16),
     /// It is collected, then decides to which db the transaction's SELECTs have led.
     Exec,
+    /// It is collected, then says whether the server tracks what the session reads.
+    Tracking(bool),
 }
 
 /// Where a reply comes from.

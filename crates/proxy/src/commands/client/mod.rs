@@ -9,7 +9,8 @@ mod identity;
 mod kill;
 mod list;
 pub(super) mod options;
-mod tracking;
+pub(crate) mod tracking;
+mod unblock;
 
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,14 +18,22 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use nearside_resp::{Request, encode};
 
 pub(super) use self::identity::set_name;
-use super::Flow;
+use super::table::Command;
+use super::{Call, Flow};
 use crate::session::Session;
 use crate::session::state::{ReplyMode, State};
 
 const SYNTAX_ERROR: &str = "ERR syntax error";
 
 /// Runs a subcommand whose number of arguments is right.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_>, subcommand: &str) -> Flow {
+pub(super) fn run(
+    session: &Rc<Session>,
+    state: &mut State,
+    call: &Call<'_>,
+    command: &Command,
+    subcommand: &str,
+) -> Flow {
+    let request = &call.request;
     match subcommand {
         "id" => state.answer(|out, _| encode::integer(out, session.id().cast_signed())),
         "getname" => identity::get_name(state),
@@ -36,12 +45,13 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
         "reply" => reply(state, request.arg(2)),
         "no-evict" => answer_result(state, |state| switch(&state.client.no_evict, request.arg(2))),
         "no-touch" => answer_result(state, |state| switch(&state.client.no_touch, request.arg(2))),
-        "tracking" => answer_result(state, |_| tracking::switch(request)),
-        "trackinginfo" => tracking::info(state),
-        "getredir" => tracking::redirection(state),
+        "tracking" | "caching" | "trackinginfo" | "getredir" => {
+            return tracking::run(session, state, call, command, subcommand);
+        }
+        "unblock" => return unblock::run(session, state, request),
         // Capabilities only ever add to what a server may send; none of them is used.
         "capa" => state.answer_ok(),
-        "caching" | "import-source" | "pause" | "unblock" | "unpause" => {
+        "import-source" | "pause" | "unpause" => {
             state.answer_error(unsupported(&subcommand.to_uppercase()));
         }
         "help" => help::run(state),

@@ -115,7 +115,7 @@ pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, co
         (Route::Session, "reset" | "quit") => session::run(session, state, call, command),
         (Route::Session, "ping" | "echo") => queue_keyed(session, state, &call, command),
         (Route::Session, "select") => queue_select(session, state, &call, command),
-        (Route::Session, name) if name.starts_with("client|") && name != "client|reply" => {
+        (Route::Session, name) if name.starts_with("client|") && !changes_client(name) => {
             // Whatever it does, it does to a connection that nobody gets after this session.
             spend(state);
             queue_keyed(session, state, &call, command)
@@ -125,6 +125,11 @@ pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, co
             None => queue_keyed(session, state, &call, command),
         },
     }
+}
+
+/// Whether a command changes what the proxy has to know of its client, and when.
+fn changes_client(name: &str) -> bool {
+    matches!(name, "client|reply" | "client|tracking" | "hello" | "auth")
 }
 
 /// Why a command cannot be part of a transaction here. `None`: it can.
@@ -273,7 +278,7 @@ pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Cal
         }
         (Route::Transaction, "multi") => return refuse(state, "ERR MULTI calls can not be nested"),
         (Route::Transaction, "watch") => return refuse(state, "ERR WATCH inside MULTI is not allowed"),
-        (Route::Session, "client|reply" | "hello" | "auth") => {}
+        (Route::Session, name) if changes_client(name) => {}
         (Route::Session, _) => return hold(session, state, call, command),
         _ => {}
     }

@@ -1,0 +1,113 @@
+//! CLIENT TRACKING by a client of the proxy: its own invalidations reach it.
+#![allow(clippy::unwrap_used)]
+
+use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating};
+
+fn resp3(mut client: Client) -> Client {
+    assert!(client.call("HELLO 3").starts_with(b"%"));
+    client
+}
+
+#[test]
+fn what_a_client_has_read_is_invalidated_for_it() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let (mut client, mut writer) = (resp3(nearside.client()), nearside.client());
+    assert_eq!(client.call("SET k 1"), "+OK\r\n");
+    assert_eq!(client.call("CLIENT TRACKING ON"), "+OK\r\n");
+    assert_eq!(client.pipeline(&["GET k", "HGETALL h"]), ["$1\r\n1\r\n", "%0\r\n"]);
+    writer.pipeline(&["SET k 2", "HSET h f v"]);
+    assert_eq!(client.reply(), ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n");
+    assert_eq!(client.reply(), ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nh\r\n");
+    assert_eq!(client.call("GET k"), "$1\r\n2\r\n");
+    redis.client().call("FLUSHALL");
+    assert_eq!(client.reply(), ">2\r\n$10\r\ninvalidate\r\n_\r\n");
+    assert_eq!(client.call("CLIENT TRACKING OFF"), "+OK\r\n");
+    client.call("GET k");
+    writer.call("SET k 3");
+    assert_eq!(client.call("PING"), "+PONG\r\n", "nothing came before");
+}
+
+#[test]
+fn its_options_and_questions_are_those_of_redis() {
+    let (direct, behind) = (RedisServer::start(), RedisServer::start());
+    let nearside = Nearside::before(&behind);
+    let address = direct.address();
+    let dialogue = Dialogue {
+        direct: Side { address: &address, servers: &[&direct] },
+        proxied: Side { address: nearside.address(), servers: &[&behind] },
+    };
+    dialogue.is_the_same(
+        "
+        a: CLIENT TRACKINGINFO
+        a: CLIENT GETREDIR
+        a: CLIENT CACHING YES
+        a: CLIENT TRACKING
+        a: CLIENT TRACKING MAYBE
+        a: CLIENT TRACKING OFF
+        a: CLIENT TRACKING OFF BCAST
+        a: CLIENT TRACKING ON NONSENSE
+        a: CLIENT TRACKING ON OPTIN OPTOUT
+        a: CLIENT TRACKING ON OPTIN
+        a: CLIENT TRACKINGINFO
+        a: CLIENT GETREDIR
+        a: CLIENT CACHING YES
+        a: CLIENT CACHING MAYBE
+        a: GET {t}k
+        a: SELECT 2
+        a: SET {t}k two
+        a: SELECT 0
+        a: GET {t}k
+        a| MULTI | SET {t}k 1 | GET {t}k | EXEC
+        a: CLIENT TRACKING ON BCAST
+        a: CLIENT TRACKING OFF
+        a: CLIENT TRACKINGINFO
+        a: CLIENT TRACKING ON BCAST PREFIX {t}
+        a: CLIENT TRACKINGINFO
+        a: RESET
+        a: CLIENT TRACKINGINFO
+        a: GET {t}k",
+    );
+}
+
+#[test]
+fn a_client_that_tracks_gets_nothing_from_the_cache_and_writes_of_its_own_leave_it() {
+    if calibrating("cache") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let (mut client, mut other) = (resp3(nearside.client()), nearside.client());
+    other.call("SET k 1");
+    nearside.warm(&mut other, "k");
+    client.call("CLIENT TRACKING ON NOLOOP");
+    let asked = redis.calls("get");
+    assert_eq!(client.call("GET k"), "$1\r\n1\r\n");
+    assert_eq!(redis.calls("get"), asked + 1);
+    assert_eq!(client.call("SET k 2"), "+OK\r\n");
+    assert_eq!(other.call("GET k"), "$1\r\n2\r\n");
+}
+
+#[test]
+fn before_a_cluster_it_is_refused() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let reply = nearside.client().call("CLIENT TRACKING ON");
+    assert!(reply.starts_with(b"-ERR CLIENT TRACKING is refused before a cluster"), "{reply:?}");
+}
+
+#[test]
+fn a_client_whose_tracking_is_lost_with_its_upstream_ends() {
+    if calibrating("upstream") {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut client = resp3(nearside.client());
+    assert_eq!(client.call("CLIENT TRACKING ON"), "+OK\r\n");
+    redis.restart();
+    assert_eq!(client.rest_until_closed(), b"");
+}
