@@ -1,8 +1,8 @@
 //! What the workers and the control plane have in common.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::net::clock;
 use crate::net::socket::Stream;
 use crate::session::registry::Registry;
 use crate::topology::{LoaderState, Node, Nodes, Slot, Topology};
-use crate::users::User;
+use crate::users::{self, Attempt, Attempts, User, Users, Verdict};
 
 /// Messages a worker's mailbox holds; what does not fit goes the way without the cache, or is told again.
 pub(crate) const MAILBOX: usize = 64 * 1024;
@@ -38,6 +38,8 @@ pub(crate) enum Message {
     End { session: u64, reason: CutOff },
     /// What the upstream said of a command that this session asked about is in the table; `absent`: it has none such.
     Learned { session: u64, absent: bool },
+    /// What the upstream says of the login that this session waits for.
+    LoggedIn { session: u64, verdict: Verdict },
     /// Shutdown has begun.
     Drain,
 }
@@ -90,6 +92,12 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// What clients ask the upstream's COMMAND INFO about.
     pub(crate) unknown_commands: mpsc::Sender<Unknown>,
+    /// The users of the upstream's ACL that sessions have logged in as.
+    pub(crate) users: Users,
+    /// What clients who log in as one ask the upstream about.
+    pub(crate) logins: Attempts,
+    /// The other end of `logins`, until the control plane takes it.
+    pub(crate) attempts: Mutex<Option<mpsc::Receiver<Attempt>>>,
     /// The version the upstream gives for itself; empty before it was reached.
     pub(crate) upstream_version: ArcSwap<String>,
 }
@@ -122,7 +130,11 @@ impl Shared {
             Servers::Standalone(address) => Topology::standalone(nodes.at(address).expect("it is the first")),
             Servers::Cluster(_) => Topology::unknown_cluster(),
         };
+        let (logins, attempts) = users::attempts();
         Shared {
+            users: Users::new(&config),
+            logins,
+            attempts: Mutex::new(Some(attempts)),
             max_clients: AtomicUsize::new(config.max_clients),
             face: Face::new(config.announce.clone()),
             config,

@@ -42,6 +42,8 @@ const MOMENT: Duration = Duration::from_millis(1);
 const MESSAGES_PER_TURN: usize = 256;
 /// Forward lanes of a worker to one node, beside those of the first db: two protocol versions in each of 32 databases.
 const LANES_PER_NODE: usize = 64;
+/// The same, of users other than the settings name, in all databases.
+const LANES_OF_USERS_PER_NODE: usize = 256;
 
 /// By node, user and db.
 type Loaders = HashMap<(u64, u16, u16), Rc<LoaderLane>, FxBuildHasher>;
@@ -135,6 +137,11 @@ impl Worker {
                     session.learned(absent);
                 }
             }
+            Message::LoggedIn { session, verdict } => {
+                if let Some(session) = self.session(session) {
+                    session.logged_in(verdict);
+                }
+            }
             Message::Drain => self.drain(),
         }
     }
@@ -195,6 +202,7 @@ impl Worker {
     }
 
     fn sweep(&self, now: Time) {
+        self.lanes.borrow_mut().retain(|key, lane| key.user == User::OWN || !lane.end_if_left(now));
         // A fetch may first wait for the loader lane, then for the forward lane.
         let limit = self.config().upstream_timeout * 2 + TICK;
         let asked_before = Time(now.0.saturating_sub(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)));
@@ -312,12 +320,17 @@ impl Worker {
         if let Some(lane) = lanes.get(&key) {
             return Ok(Rc::clone(lane));
         }
-        // The first db is always served, and others as long as not all the lanes that are left for them are in use.
-        let is_counted = |other: &LaneKey| other.node == key.node && other.db != self.first_db();
-        if is_counted(&key) && lanes.keys().filter(|other| is_counted(other)).count() >= LANES_PER_NODE {
+        // The first db is always served, and others, and other users, as long as not all the lanes that are left for them
+        // are in use.
+        let most = if user.is_own() { LANES_PER_NODE } else { LANES_OF_USERS_PER_NODE };
+        let is_counted = |other: &LaneKey| {
+            let is_own = other.user == User::OWN;
+            other.node == key.node && is_own == user.is_own() && (!is_own || other.db != self.first_db())
+        };
+        if is_counted(&key) && lanes.keys().filter(|other| is_counted(other)).count() >= most {
             let unused = lanes.values().find(|lane| is_counted(&lane.key()) && lane.end_if_unused());
             let Some(unused) = unused.map(|lane| lane.key()) else {
-                return Err(format!("{} has {LANES_PER_NODE} connections of this worker in use", node.address()));
+                return Err(format!("{} has {most} connections of this worker in use", node.address()));
             };
             lanes.remove(&unused);
         }

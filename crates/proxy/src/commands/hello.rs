@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use nearside_resp::{Protocol, Request, encode};
 
+use super::auth::Outcome;
 use super::{Flow, auth, client};
 use crate::session::Session;
 use crate::session::own::Own;
@@ -19,9 +20,16 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
     if state.replies.open() > 0 {
         return Flow::Wait; // the lane may change
     }
-    match agree(session, state, request) {
-        Ok(protocol) => {
-            let db = state.db;
+    let options = match Options::parse(state, request) {
+        Ok(options) => options,
+        Err(text) => {
+            state.answer_error(text);
+            return Flow::Done;
+        }
+    };
+    match agree(session, state, &options) {
+        Ok(true) => {
+            let (protocol, db) = (options.protocol, state.db);
             if let (true, Own::Pinned(pinned)) = (protocol != state.protocol, &mut state.own) {
                 pinned.lane.say(&[b"HELLO", if protocol == Protocol::Resp3 { b"3" } else { b"2" }]);
                 pinned.is_spent = true;
@@ -29,31 +37,62 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
             state.set_connection(protocol, db);
             greet(session, state);
         }
+        Ok(false) => return Flow::Wait,
         Err(text) => state.answer_error(text),
     }
     Flow::Done
 }
 
-/// Carries the options out, in their order; gives the protocol version to speak.
-fn agree(session: &Rc<Session>, state: &mut State, request: &Request<'_>) -> Result<Protocol, Vec<u8>> {
-    let protocol = match request.get(1) {
-        None => state.protocol,
-        Some(version) => parse_version(version)?,
-    };
-    let mut at = 2;
-    while let Some(option) = request.get(at) {
-        let left = request.len() - at - 1;
-        if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
-            auth::log_in(session, state, request.arg(at + 1), request.arg(at + 2))?;
-            at += 3;
-        } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
-            client::set_name(state, request.arg(at + 1))?;
-            at += 2;
-        } else {
-            return Err([b"ERR Syntax error in HELLO option '", option, b"'"].concat());
+/// What HELLO asks for. Of an option that is given twice, the last counts.
+struct Options<'a> {
+    protocol: Protocol,
+    /// User and password.
+    auth: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> Options<'a> {
+    fn parse(state: &State, request: &Request<'a>) -> Result<Self, Vec<u8>> {
+        let protocol = match request.get(1) {
+            None => state.protocol,
+            Some(version) => parse_version(version)?,
+        };
+        let mut options = Options { protocol, auth: None, name: None };
+        let mut at = 2;
+        while let Some(option) = request.get(at) {
+            let left = request.len() - at - 1;
+            if option.eq_ignore_ascii_case(b"AUTH") && left >= 2 {
+                options.auth = Some((request.arg(at + 1), request.arg(at + 2)));
+                at += 3;
+            } else if option.eq_ignore_ascii_case(b"SETNAME") && left >= 1 {
+                client::check_name(request.arg(at + 1))?;
+                options.name = Some(request.arg(at + 1));
+                at += 2;
+            } else {
+                return Err([b"ERR Syntax error in HELLO option '", option, b"'"].concat());
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Carries the options out: first the login, then the name, as Redis since 7.2. False: the upstream is being asked about the
+/// login.
+fn agree(session: &Rc<Session>, state: &mut State, options: &Options<'_>) -> Result<bool, Vec<u8>> {
+    if let Some((user, password)) = options.auth {
+        match auth::log_in(session, state, user, password) {
+            Outcome::LoggedIn => {}
+            Outcome::Refused(line) => return Err(line),
+            Outcome::Asked => return Ok(false),
         }
     }
-    if state.authenticated { Ok(protocol) } else { Err(NOAUTH.into()) }
+    if !state.authenticated {
+        return Err(NOAUTH.into());
+    }
+    if let Some(name) = options.name {
+        client::set_name(state, name)?;
+    }
+    Ok(true)
 }
 
 fn parse_version(version: &[u8]) -> Result<Protocol, &'static str> {

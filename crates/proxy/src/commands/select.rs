@@ -1,7 +1,8 @@
 //! SELECT: the session moves to the forward lane of another db.
 //!
 //! Whether there is such a db only the upstream knows. A lane that is connected has had its own SELECT acknowledged, so
-//! the answer is known; else SELECT itself is sent on the lane of that db, and its reply decides.
+//! the answer is known; else SELECT itself is sent on the lane of that db, and its reply decides. So it is for users of a
+//! session's own, whose right to SELECT only the upstream knows.
 
 use std::rc::Rc;
 
@@ -28,7 +29,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
         return Flow::Done;
     }
     match parse_db(request.arg(1)) {
-        Ok(db) if db == state.db => state.answer_ok(),
+        Ok(db) if db == state.db && state.user.is_own() => state.answer_ok(),
         Ok(db) => move_to(session, state, db),
         Err(text) => state.answer_error(text),
     }
@@ -73,7 +74,7 @@ fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
         Ok(lane) => lane,
         Err(reason) => return state.answer_error(format!("UPSTREAM {reason}; the database was not changed")),
     };
-    if lane.is_up() {
+    if lane.is_up() && state.user.is_own() {
         state.set_connection(state.protocol, db);
         return state.answer_ok();
     }

@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) max_clients: usize,
     /// The password clients must give; `None`: none.
     pub(crate) requirepass: Option<Secret>,
+    /// Clients may log in as users of the upstream's ACL.
+    pub(crate) acl_users: bool,
     /// Without a password, serve only clients on loopback and Unix sockets.
     pub(crate) protected_mode: bool,
     /// Commands that are served although the proxy refuses them by default, in lower case, in the order given.

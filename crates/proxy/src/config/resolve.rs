@@ -37,6 +37,7 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
         max_clients: r.value(&settings::MAX_CLIENTS, |text| number(text, 1..=1_000_000)),
         requirepass: r
             .value(&settings::REQUIREPASS, |text| Ok((!text.is_empty()).then(|| Secret::new(text.as_bytes())))),
+        acl_users: r.value(&settings::ACL_USERS, |text| units::boolean(text).ok_or(Refusal::NotAllowed)),
         protected_mode: r.value(&settings::PROTECTED_MODE, |text| units::boolean(text).ok_or(Refusal::NotAllowed)),
         allow_commands: r.allow_commands(),
         admin: r.admin(),

@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 27] = [
+pub(super) static ALL: [&Setting; 28] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -80,6 +80,7 @@ pub(super) static ALL: [&Setting; 27] = [
     &MAX_STALENESS,
     &MAX_CLIENTS,
     &REQUIREPASS,
+    &ACL_USERS,
     &PROTECTED_MODE,
     &ALLOW_COMMANDS,
     &ADMIN,
@@ -181,6 +182,15 @@ pub(crate) static REQUIREPASS: Setting = Setting {
     takes: Takes::OneSecret,
     allowed: "a text in UTF-8, empty for no password",
     help: "The password clients must give (a command line is seen by every user of the machine: prefer the file)",
+};
+
+pub(crate) static ACL_USERS: Setting = Setting {
+    name: "acl-users",
+    value: "BOOL",
+    default: "yes",
+    takes: Takes::One,
+    allowed: "yes or no",
+    help: "Let clients log in as users of the upstream's ACL",
 };
 
 pub(crate) static PROTECTED_MODE: Setting = Setting {

@@ -75,6 +75,7 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.max_clients, 10_000);
     assert_eq!(config.requirepass, None);
     assert!(config.protected_mode);
+    assert!(config.acl_users);
     assert_eq!(config.allow_commands, Vec::<String>::new());
     assert_eq!(config.drain_timeout, Duration::from_secs(10));
     assert_eq!(config.idle_timeout, None);
@@ -111,7 +112,7 @@ fn what_is_announced_is_somewhere_to_connect_to() {
 /// A setting, a text for it that is not the default, and what the text comes to.
 type Row = (&'static Setting, &'static str, fn(&Config) -> String, &'static str);
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 28] = [
     (&LISTEN, "[::1]:7000", |c| c.listen[0].address.to_string(), "[::1]:7000"),
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
@@ -126,6 +127,7 @@ const ROWS: [Row; 27] = [
         |c| String::from_utf8_lossy(c.requirepass.as_ref().unwrap().expose()).into(),
         "pass,word",
     ),
+    (&ACL_USERS, "no", |c| c.acl_users.to_string(), "false"),
     (&PROTECTED_MODE, "no", |c| c.protected_mode.to_string(), "false"),
     (&ALLOW_COMMANDS, "DEBUG,config|set", |c| c.allow_commands.join(" "), "debug config|set"),
     (&ADMIN, "off", |c| format!("{:?}", c.admin), "None"),

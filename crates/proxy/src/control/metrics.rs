@@ -126,6 +126,14 @@ impl Snapshot {
         out.counters("nearside_upstream_commands", "Commands sent upstream, heartbeats included", "node", &commands)?;
         let errors: Vec<_> = totals.iter().map(|(node, (_, errors))| (node.as_str(), *errors)).collect();
         out.counters("nearside_upstream_errors", "Upstream connections lost or not made", "node", &errors)?;
+        let users = &self.shared.users;
+        out.gauge(
+            "nearside_upstream_users",
+            "Users of the upstream's ACL that clients are logged in as",
+            users.in_use(),
+        )?;
+        let logins = [("let-in", users.let_in.get()), ("refused", users.refused.get()), ("failed", users.failed.get())];
+        out.counters("nearside_logins", "Logins as users of the upstream's ACL, by what it said", "verdict", &logins)?;
         let topology = self.shared.topology.load();
         out.gauge(
             "nearside_upstream_nodes",

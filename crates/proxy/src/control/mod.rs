@@ -12,6 +12,7 @@ mod drain;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod logins;
 mod metrics;
 mod questions;
 mod seldom;
@@ -21,7 +22,7 @@ mod upstream;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result};
@@ -93,6 +94,8 @@ fn start_background(shared: &Arc<Shared>, admin: Vec<Acceptor>, questions: mpsc:
         Servers::Cluster(_) => tasks.spawn(cluster::watch(Arc::clone(shared), Arc::clone(&clients), pings)),
     };
     tasks.spawn(questions::run(Arc::clone(shared), clients, questions));
+    let attempts = shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).take();
+    tasks.spawn(logins::run(Arc::clone(shared), attempts.expect("they are taken once")));
     if let Some(cache) = &shared.cache {
         tasks.spawn(sweep::run(Arc::clone(cache)));
     }

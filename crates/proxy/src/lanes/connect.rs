@@ -81,9 +81,7 @@ struct Step {
 pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Result<Opened, ConnectError> {
     let config = &shared.config;
     timeout(config.connect_timeout, async {
-        let stream = dial(node.address()).await?;
-        stream.prepare(config.tcp_keepalive)?;
-        let socket = Socket::new(stream)?;
+        let socket = dial(config, node).await?;
         let Agreed { hello, run_id, client_id } = shake_hands(&socket, config, setup).await?;
         Ok(Opened { socket, hello, client_id, server: shared.meet_server(node, run_id) })
     })
@@ -91,8 +89,28 @@ pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Resu
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
 }
 
+/// Connects, and says nothing yet.
+pub(crate) async fn bare(config: &Config, node: &Node) -> Result<Socket, ConnectError> {
+    let limit = config.connect_timeout;
+    Ok(timeout(limit, dial(config, node)).await.map_err(|_| ConnectError::Timeout(limit))??)
+}
+
+/// Says something on a connection that nobody else uses, and reads this many replies.
+pub(crate) async fn exchange(socket: &Socket, request: &[u8], replies: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let mut output = Output::default();
+    output.copy(request);
+    poll_fn(|cx| output.poll_flush(cx, socket)).await?;
+    read_replies(socket, replies).await
+}
+
+async fn dial(config: &Config, node: &Node) -> io::Result<Socket> {
+    let stream = reach(node.address()).await?;
+    stream.prepare(config.tcp_keepalive)?;
+    Socket::new(stream)
+}
+
 /// The name is looked up anew at every connect: a moved server is found without a restart.
-async fn dial(address: &UpstreamAddress) -> io::Result<Stream> {
+async fn reach(address: &UpstreamAddress) -> io::Result<Stream> {
     match address {
         UpstreamAddress::Tcp { host, port } => {
             Ok(Stream::Tcp(TcpStream::connect((host.as_str(), *port)).await?.into_std()?))
@@ -111,10 +129,7 @@ struct Agreed {
 
 async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Result<Agreed, ConnectError> {
     let (request, steps) = handshake(config, setup);
-    let mut output = Output::default();
-    output.copy(&request);
-    poll_fn(|cx| output.poll_flush(cx, socket)).await?;
-    let replies = read_replies(socket, steps.len()).await?;
+    let replies = exchange(socket, &request, steps.len()).await?;
 
     let mut agreed = Agreed::default();
     for (step, reply) in steps.iter().zip(&replies) {

@@ -46,6 +46,10 @@ const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// A lane to a node that is no part of the topology ends when it has carried nothing for this long. One that was made
 /// because of a redirection is ahead of the topology for a moment.
 const UNWANTED_AFTER: Duration = Duration::from_secs(5);
+/// A lane of a user of a session's own ends when no session has it and it has carried nothing for this long.
+const LEFT_AFTER: Duration = Duration::from_secs(60);
+/// Between two logins that are refused: each leaves a line in the upstream's ACL LOG.
+const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Looks at the clients' sockets before a write.
 const PUT_OFF_AT_MOST: u8 = 3;
@@ -357,6 +361,13 @@ impl ForwardLane {
         true
     }
 
+    /// As [`ForwardLane::end_if_unused`], once nothing has moved for a while. A user's password is forgotten with the last
+    /// lane that may have to log in anew.
+    pub(crate) fn end_if_left(self: &Rc<Self>, now: Time) -> bool {
+        let progress = self.state.borrow().progress;
+        now >= progress + LEFT_AFTER && self.end_if_unused()
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -384,6 +395,7 @@ impl ForwardLane {
                 Err(ConnectError::Refused { step: "SELECT", line }) if line.starts_with(b"ERR ") => {
                     return self.no_such_db(&line);
                 }
+                Err(ConnectError::NotLetIn(line)) => self.not_let_in(&line).await,
                 Err(error) => {
                     self.refused(&error);
                     if !self.is_worth_retrying() {
@@ -608,6 +620,20 @@ impl ForwardLane {
         let reason = format!("db {}: {}", self.key.db, String::from_utf8_lossy(line));
         let line = [b"-", line, b"\r\n"].concat();
         self.fail_all(Link::Down { reason }, &line, &line);
+    }
+
+    /// The upstream does not let the lane's user in, or not any more: whoever sends something hears it in the upstream's own
+    /// words. Another attempt is made after a pause, for those who come then.
+    async fn not_let_in(&self, line: &[u8]) {
+        let line = [b"-", line, b"\r\n"].concat();
+        let answer = async {
+            while !self.state.borrow().is_over {
+                self.fail_all(Link::Idle, &line, &line);
+                poll_fn(|cx| self.poll_wanted(cx)).await;
+            }
+        };
+        // That it ends by itself means that nobody is left to ask.
+        let _ = tokio::time::timeout(LOGIN_PAUSE, answer).await;
     }
 
     /// The connection ended. What was written may have been carried out; it is not sent again.

@@ -38,6 +38,11 @@ const OUTPUT_LIMIT: usize = 4 << 20;
 const BEATS_IN_FLIGHT: usize = 8;
 /// Pause before another try at an upstream that cannot be cached from: a replica, a server without tracking.
 const UNFIT_PAUSE: Duration = Duration::from_secs(5);
+/// The same, where the lane's user may not read as the cache needs it, or is not let in.
+const NO_RIGHT_PAUSE: Duration = Duration::from_secs(30);
+/// A lane of a user of a session's own ends when it has fetched nothing for this long. What it fetched is then as old, and
+/// for most settings of `max-age` no longer served.
+const LEFT_AFTER: Duration = Duration::from_secs(300);
 /// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
 const FIRST_SOUND_VERSION: (u32, u32, u32) = (6, 2, 8);
 
@@ -61,6 +66,8 @@ pub(crate) struct LoaderLane {
     worker: Rc<Worker>,
     cache: Arc<NearCache>,
     state: RefCell<State>,
+    /// When something was last fetched here.
+    used: Cell<Time>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -100,6 +107,7 @@ impl LoaderLane {
             worker: Rc::clone(worker),
             cache,
             state: RefCell::default(),
+            used: Cell::new(clock::now()),
             waker: Cell::new(None),
         });
         tokio::task::spawn_local(Rc::clone(&lane).run());
@@ -115,6 +123,7 @@ impl LoaderLane {
             return abandon(&self.worker, ticket);
         }
         let now = clock::now();
+        self.used.set(now);
         let lease = self.lease(&mut state, now);
         // After the lease was taken: a topology published from here on ends it, one published before is seen here.
         if !self.serves(ticket.key()) {
@@ -186,9 +195,10 @@ impl LoaderLane {
         }
     }
 
-    /// Its node is there: else nobody fetches from it any more.
+    /// Its node is there: else nobody fetches from it any more. Of a user of a session's own, somebody has fetched lately.
     fn is_wanted(&self) -> bool {
-        self.worker.shared().topology.load().has(&self.node)
+        let is_left = !self.user.is_own() && clock::now() >= self.used.get() + LEFT_AFTER;
+        !is_left && self.worker.shared().topology.load().has(&self.node)
     }
 
     async fn run(self: Rc<Self>) {
@@ -206,12 +216,16 @@ impl LoaderLane {
                 Err(error) => error,
             };
             let pause = match error {
-                LinkError::NotCoherent(_) => UNFIT_PAUSE,
+                LinkError::NotCoherent(_) if self.user.is_own() => UNFIT_PAUSE,
+                LinkError::NotCoherent(_) => NO_RIGHT_PAUSE,
                 _ => backoff.next(clock::now()),
             };
             if !std::mem::replace(&mut told, true) {
                 let node = self.node.address();
-                tracing::warn!("nothing is cached for {node}, db {}, until the upstream allows it: {error}", self.db);
+                let (user, db) = (&self.user, self.db);
+                tracing::warn!(
+                    "nothing is cached of {node}, db {db}, for {user} until the upstream allows it: {error}"
+                );
             }
             tokio::time::sleep(pause).await;
         }
@@ -227,7 +241,9 @@ impl LoaderLane {
         let Opened { socket, hello, server, .. } =
             connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
-                refused @ ConnectError::Refused { .. } => LinkError::NotCoherent(refused.to_string()),
+                refused @ (ConnectError::Refused { .. } | ConnectError::NotLetIn(_)) => {
+                    LinkError::NotCoherent(refused.to_string())
+                }
                 other => LinkError::Protocol(other.to_string()),
             })?;
         self.examine(hello.as_ref())?;
@@ -404,7 +420,13 @@ impl LoaderLane {
                 let value = Bytes::copy_from_slice(reply);
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
-            Some(Awaiting::Ttl(ticket, value)) => self.fetched(ticket, &value, integer(reply), now),
+            Some(Awaiting::Ttl(ticket, value)) => {
+                self.fetched(ticket, &value, integer(reply), now);
+                if reply.starts_with(b"-NOPERM") && !value.starts_with(b"-") {
+                    // Nothing that this user reads can be cached: to go on would ask twice for everything.
+                    return Err(LinkError::NotCoherent("the user may not run PTTL".to_owned()));
+                }
+            }
             Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind),
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),

@@ -574,6 +574,7 @@ impl PinnedLane {
             ConnectError::Refused { step: "SELECT", line } if line.starts_with(b"ERR ") => {
                 return self.fail_all(&[b"-", &line[..], b"\r\n"].concat());
             }
+            ConnectError::NotLetIn(line) => return self.fail_all(&[b"-", &line[..], b"\r\n"].concat()),
             error => format!("{} is down: {error}", self.node.address()),
         };
         self.count_error();

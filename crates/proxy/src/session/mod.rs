@@ -30,12 +30,13 @@ use nearside_nearcache::Time;
 use self::input::{Input, Taken};
 use self::registry::Client;
 use self::replies::{Shape, Source};
-use self::state::{Learned, State};
+use self::state::{Learned, LoggingIn, State};
 use crate::commands::client::tracking;
 use crate::commands::{self, Call, Flow, info, select, transaction};
 use crate::metrics::CutOff;
 use crate::net::socket::Socket;
 use crate::output::Flushed;
+use crate::users::Verdict;
 use crate::worker::Worker;
 
 /// Commands a session runs before the other sessions of its worker get a turn.
@@ -508,6 +509,14 @@ impl Session {
     pub(crate) fn learned(&self, absent: bool) {
         if let Some(question) = &mut self.state.borrow_mut().question {
             question.answer = Some(if absent { Learned::Absent } else { Learned::Answered });
+        }
+        self.resume();
+    }
+
+    /// The upstream has judged the login that this session waits for.
+    pub(crate) fn logged_in(&self, verdict: Verdict) {
+        if let Some(logging_in) = &mut self.state.borrow_mut().logging_in {
+            *logging_in = LoggingIn::Answered(verdict);
         }
         self.resume();
     }

@@ -111,6 +111,11 @@ impl Own {
         }
     }
 
+    /// The server knows something of the session that only this connection has.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self, Own::Pinned(pinned) if pinned.is_held())
+    }
+
     /// A command waits at the server, for as long as it likes.
     pub(crate) fn is_blocked(&self) -> bool {
         self.lane().is_some_and(|lane| lane.is_blocked())

@@ -59,6 +59,8 @@ struct Waiting {
 pub(crate) struct Texts {
     /// CLIENT SETNAME.
     pub(crate) name: Vec<u8>,
+    /// As whom it has logged in; empty: `default`.
+    pub(crate) user: Vec<u8>,
     /// CLIENT SETINFO LIB-NAME.
     pub(crate) library: Vec<u8>,
     /// CLIENT SETINFO LIB-VER.
@@ -96,14 +98,26 @@ impl Client {
         self.texts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The user it has logged in as.
+    pub(crate) fn is_user(&self, name: &[u8]) -> bool {
+        let texts = self.texts();
+        if texts.user.is_empty() { name == b"default" } else { texts.user == name }
+    }
+
     /// CLIENT SETNAME.
     pub(crate) fn set_name(&self, name: &[u8]) {
         self.texts().name = name.to_vec();
     }
 
-    /// RESET: no name, no flags. The library behind the connection stays what it is.
+    /// AUTH.
+    pub(crate) fn set_user(&self, name: &[u8]) {
+        self.texts().user = if name == b"default" { Vec::new() } else { name.to_vec() };
+    }
+
+    /// RESET: no name, no user, no flags. The library behind the connection stays what it is.
     pub(crate) fn reset(&self) {
         self.set_name(b"");
+        self.set_user(b"");
         self.no_evict.store(false, Relaxed);
         self.no_touch.store(false, Relaxed);
     }

@@ -16,7 +16,7 @@ use crate::config::OutputLimits;
 use crate::metrics::{CutOff, Route};
 use crate::output::Output;
 use crate::topology::Topology;
-use crate::users::User;
+use crate::users::{User, Verdict};
 use crate::worker::Worker;
 
 /// Changes of a session's memory below this are not reported: most sessions never reach it.
@@ -71,6 +71,15 @@ pub(crate) enum Learned {
     Answered,
 }
 
+/// A login that the upstream judges.
+#[derive(Debug)]
+pub(crate) enum LoggingIn {
+    /// It has been asked.
+    Asked,
+    /// It has answered.
+    Answered(Verdict),
+}
+
 /// See the module.
 pub(crate) struct State {
     pub(crate) client: Arc<Client>,
@@ -104,6 +113,7 @@ pub(crate) struct State {
     /// A SELECT is being answered: which db the next command is for is not known.
     pub(crate) moving: bool,
     pub(crate) question: Option<Question>,
+    pub(crate) logging_in: Option<LoggingIn>,
     pub(crate) ending: Option<Ending>,
     pub(crate) closed: bool,
     /// Memory of the session's input.
@@ -144,6 +154,7 @@ impl State {
             blocked: false,
             moving: false,
             question: None,
+            logging_in: None,
             ending: None,
             closed: false,
             input_held: 0,
@@ -174,6 +185,18 @@ impl State {
         self.authenticated = authenticated;
         self.limits =
             if authenticated { Limits::authenticated(max_bulk_len) } else { Limits::unauthenticated(max_bulk_len) };
+    }
+
+    /// The session has logged in as this user, and gave this name. Only when nothing is in flight: the next command goes on a
+    /// lane of that user.
+    pub(crate) fn set_user(&mut self, user: User, name: &[u8], max_bulk_len: usize) {
+        debug_assert!(self.replies.open() == 0, "a lane is changed only when nothing is in flight");
+        if user != self.user {
+            self.user = user;
+            self.lanes.clear();
+        }
+        self.set_authenticated(true, max_bulk_len);
+        self.client.set_user(name);
     }
 
     /// Lets CLIENT LIST see db and protocol.
@@ -290,6 +313,7 @@ impl State {
         self.replies = Replies::default();
         self.order = Order::default();
         self.lanes.clear();
+        self.logging_in = None;
         self.user = User::own();
         self.own.end();
         self.input_held = 0;

@@ -7,9 +7,14 @@ use crate::session::state::State;
 
 /// CLIENT SETNAME, and HELLO's SETNAME. An empty name is none.
 pub(in crate::commands) fn set_name(state: &mut State, name: &[u8]) -> Result<(), Vec<u8>> {
-    check(b"Client names", name)?;
+    check_name(name)?;
     state.client.set_name(name);
     Ok(())
+}
+
+/// Whether a client may be called that. The error is Redis's.
+pub(in crate::commands) fn check_name(name: &[u8]) -> Result<(), Vec<u8>> {
+    check(b"Client names", name)
 }
 
 pub(super) fn get_name(state: &mut State) {

@@ -15,12 +15,11 @@ use crate::session::registry::Client;
 use crate::session::state::State;
 use crate::shared::Message;
 
-/// The one user that clients of the proxy have.
-const USER: &[u8] = b"default";
-
 pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_>) -> Flow {
     let options: Vec<&[u8]> = request.args().skip(2).collect();
-    let criteria = match Criteria::parse(&options) {
+    // Only the upstream knows what users there are.
+    let users = session.worker().config().acl_users;
+    let criteria = match Criteria::parse(&options, |user| users || user == b"default") {
         Ok(criteria) => criteria,
         Err(text) => {
             state.answer_error(text);
@@ -71,6 +70,7 @@ struct Criteria<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     kind: Option<Kind>,
+    user: Option<&'a [u8]>,
     /// Connected for at least this long, in whole seconds.
     age: Option<Duration>,
     /// The caller itself may be killed.
@@ -79,26 +79,26 @@ struct Criteria<'a> {
 
 impl<'a> Criteria<'a> {
     /// One argument is an address, by the old syntax; else they are options and their values. The last of an option's
-    /// values counts.
-    fn parse(options: &[&'a [u8]]) -> Result<Self, Vec<u8>> {
+    /// values counts. `is_user` says whether there may be a user of this name.
+    fn parse(options: &[&'a [u8]], is_user: impl Fn(&[u8]) -> bool) -> Result<Self, Vec<u8>> {
         if let [address] = options {
             return Ok(Criteria { address: Some(address), itself: true, ..Criteria::default() });
         }
         let mut criteria = Criteria::default();
         for option in options.chunks(2) {
             let [name, value] = option else { return Err(SYNTAX_ERROR.into()) };
-            criteria.add(name, value)?;
+            criteria.add(name, value, &is_user)?;
         }
         Ok(criteria)
     }
 
-    fn add(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), Vec<u8>> {
+    fn add(&mut self, name: &[u8], value: &'a [u8], is_user: impl Fn(&[u8]) -> bool) -> Result<(), Vec<u8>> {
         match name.to_ascii_lowercase().as_slice() {
             b"id" => self.id = Some(parse_id(value)?),
             b"addr" => self.address = Some(value),
             b"laddr" => self.local_address = Some(value),
             b"type" => self.kind = Some(Kind::parse(value)?),
-            b"user" if value == USER => {}
+            b"user" if is_user(value) => self.user = Some(value),
             b"user" => return Err([b"ERR No such user '", as_text(value), b"'"].concat()),
             b"maxage" => self.age = Some(parse_age(value)?),
             b"skipme" if value.eq_ignore_ascii_case(b"yes") => self.itself = false,
@@ -114,6 +114,7 @@ impl<'a> Criteria<'a> {
             && self.address.is_none_or(|address| client.address.as_bytes() == address)
             && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
             && self.kind.is_none_or(|kind| kind == Kind::Normal)
+            && self.user.is_none_or(|user| client.is_user(user))
             && self.age.is_none_or(|least| age >= least)
             && (self.itself || client.id != caller)
     }
@@ -142,7 +143,7 @@ mod tests {
 
     fn parse(options: &str) -> Result<Criteria<'_>, String> {
         let options: Vec<&[u8]> = options.split_whitespace().map(str::as_bytes).collect();
-        Criteria::parse(&options).map_err(|text| String::from_utf8(text).unwrap())
+        Criteria::parse(&options, |user| user != b"nobody").map_err(|text| String::from_utf8(text).unwrap())
     }
 
     /// Whether client 7, seen by client `caller` nine seconds after it connected, is killed.
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn a_client_is_killed_that_matches_everything() {
         assert!(kills("ID 7 ADDR 127.0.0.1:40007 LADDR 127.0.0.1:6380 TYPE normal USER default MAXAGE 9", 1));
-        for other in ["ID 8", "ADDR 127.0.0.1:40008", "LADDR 127.0.0.1:6381", "TYPE replica", "MAXAGE 10"] {
+        for other in ["USER app", "ID 8", "ADDR 127.0.0.1:40008", "LADDR 127.0.0.1:6381", "TYPE replica", "MAXAGE 10"] {
             assert!(!kills(&format!("ID 7 {other}"), 1), "{other}");
         }
     }

@@ -2,6 +2,7 @@
 //! library's name and version. What has no meaning here (pub/sub, transactions, the parts of Redis's buffers) is shown as
 //! of a client that does not use it.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -113,10 +114,14 @@ fn append_line(out: &mut Vec<u8>, client: &Client, names: &CommandNames<'_>, now
     text(format_args!("sub=0 psub=0 ssub=0 multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 "));
     text(format_args!("obl=0 oll=0 omem={output} tot-mem={} ", input + output));
     text(format_args!("events={} ", if output > 0 { "rw" } else { "r" }));
-    text(format_args!("cmd={} user=default redir=-1 ", names.get(client.command.load(Relaxed))));
+    text(format_args!("cmd={} user={} redir=-1 ", names.get(client.command.load(Relaxed)), shown_user(&texts.user)));
     text(format_args!("resp={} ", if client.resp3.load(Relaxed) { 3 } else { 2 }));
     text(format_args!("lib-name={} ", String::from_utf8_lossy(&texts.library)));
     text(format_args!("lib-ver={}\n", String::from_utf8_lossy(&texts.library_version)));
+}
+
+fn shown_user(name: &[u8]) -> Cow<'_, str> {
+    if name.is_empty() { Cow::Borrowed("default") } else { String::from_utf8_lossy(name) }
 }
 
 /// A letter for each thing that is special about the client; `N` for nothing.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nearside_resp::{Request, encode};
 
-pub(super) use self::identity::set_name;
+pub(super) use self::identity::{check_name, set_name};
 use super::table::Command;
 use super::{Call, Flow};
 use crate::session::Session;
