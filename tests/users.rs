@@ -140,6 +140,37 @@ fn commands_of_one_pipeline_have_the_rights_of_the_login_before_them() {
 }
 
 #[test]
+fn a_connection_of_a_session_s_own_has_the_rights_of_its_user() {
+    let (redis, nearside) = with_users(&[]);
+    redis.client().call("RPUSH a:l x x x x x x x x x x x x x x x x");
+    for script in [
+        &[ALICE, "MULTI", "SET a:t 1", "SET b:t 1", "EXEC", "GET a:t", "MULTI", "SET a:t 2", "ACL WHOAMI", "EXEC"][..],
+        &[BOB, "MULTI", "SET b:t 1", "SET both:t 1", "EXEC", "WATCH a:t", "WATCH b:t", "GET a:t", "MULTI", "EXEC"],
+        &[ALICE, "BLPOP a:l 1", "BLPOP b:l 1", "BLPOP a:l 1", BOB, "BLPOP a:l 1", "ACL WHOAMI"],
+        &[ALICE, "WATCH a:t", "MULTI", "ACL WHOAMI", "EXEC", BOB, "MULTI", "ACL WHOAMI", "EXEC"],
+        &[ALICE, "WATCH a:t", ALICE, "GET a:1", "MULTI", "GET b:1", "GET a:1", "DISCARD", BOB, "GET b:1"],
+        &["WATCH a:t", "RESET", ALICE, "MULTI", "ACL WHOAMI", "EXEC"],
+    ] {
+        same_as_redis(&redis, &nearside, script);
+        pipelined_as_redis(&redis, &nearside, script);
+    }
+    if calibrating("commands it does not support") {
+        return;
+    }
+    // The connection that watches is logged in as alice, and stays so.
+    let mut client = nearside.client();
+    for line in [ALICE, "WATCH a:t", "GET a:t"] {
+        assert!(!client.call(line).is_error(), "{line}");
+    }
+    assert!(client.call(BOB).starts_with(b"-ERR AUTH as another user is not supported by the proxy while"));
+    assert_eq!(client.call("ACL WHOAMI"), "$5\r\nalice\r\n");
+    redis.client().call("SET a:t changed");
+    let replies = client.pipeline(&["MULTI", "SET a:t mine", "EXEC"]);
+    assert_eq!(replies[2], "*-1\r\n", "what was watched is watched still");
+    assert_eq!(client.call(BOB), "+OK\r\n");
+}
+
+#[test]
 fn what_one_user_may_read_is_not_served_to_another_from_the_cache() {
     if calibrating("near-cache") {
         return;
@@ -286,7 +317,7 @@ fn sessions_of_a_deleted_user_read_and_write_nothing_more() {
     redis.client().call("ACL DELUSER alice");
     // Redis closes the user's connections: what was cached by them is gone, and they cannot be made anew.
     eventually("the read is refused", SOON, || (alice.call("GET a:1") == WRONGPASS).then_some(()));
-    for line in ["SET a:1 x", "GET a:1", "GET both:1", "SELECT 1", "PUBLISH a b"] {
+    for line in ["SET a:1 x", "GET a:1", "GET both:1", "SELECT 1", "PUBLISH a b", "BLPOP a:1 1"] {
         eventually(line, SOON, || (alice.call(line) == WRONGPASS).then_some(()));
     }
     assert_eq!(redis.client().call("GET a:1"), "$1\r\nv\r\n");
