@@ -394,43 +394,6 @@ fn a_cluster_has_one_database() {
 }
 
 #[test]
-fn what_concerns_every_node_is_refused_by_name_and_nothing_is_done() {
-    if calibrating("cluster") {
-        return;
-    }
-    let cluster = shared();
-    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
-    let mut client = nearside.client();
-    let keys = spread_keys(6, "kept");
-    keys.iter().for_each(|key| assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n"));
-    for command in [
-        "DBSIZE",
-        "KEYS *",
-        "SCAN 0",
-        "RANDOMKEY",
-        "FLUSHALL",
-        "FLUSHDB ASYNC",
-        "SCRIPT LOAD return(1)",
-        "SCRIPT EXISTS e0e1f9fabfc9d4800c877a703b823ac0578ff8db",
-        "SCRIPT FLUSH",
-        "FUNCTION LOAD x",
-        "FUNCTION FLUSH",
-        "CONFIG SET maxmemory-samples 7",
-    ] {
-        let replies = client.pipeline(&[command, "ECHO next"]);
-        let name = command.split(' ').next().unwrap();
-        let said = replies[0].text();
-        assert!(said.starts_with("-ERR ") && said.contains(name) && said.contains("every node"), "{command}: {said}");
-        assert_eq!(replies[1], "$4\r\nnext\r\n", "after {command}");
-    }
-    for key in &keys {
-        assert_eq!(client.call(&format!("GETRANGE {key} 0 -1")), "$1\r\nv\r\n");
-    }
-    let samples = cluster.node(0).client().call("CONFIG GET maxmemory-samples");
-    assert_eq!(samples, "*2\r\n$17\r\nmaxmemory-samples\r\n$1\r\n5\r\n");
-}
-
-#[test]
 fn with_the_face_turned_off_a_client_sees_a_server_that_is_no_cluster() {
     if calibrating("cluster") {
         return;

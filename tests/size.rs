@@ -318,7 +318,7 @@ fn commands_of_100_000_keys_in_one_slot_are_answered_like_others() {
     assert_eq!(client.command(&with_keys("MGET")), format!("*{KEYS}\r\n{}", "$-1\r\n".repeat(KEYS)).as_str());
     let mut across = with_keys("DEL");
     across.push("another slot".to_owned());
-    assert!(client.command(&across).starts_with(b"-CROSSSLOT "));
+    assert_eq!(client.command(&across), ":0\r\n");
     assert_eq!(client.call("PING"), "+PONG\r\n");
 }
 

@@ -13,6 +13,7 @@ mod control;
 mod crowd;
 mod dialogue;
 mod direct;
+mod divided;
 mod freshness;
 pub mod generator;
 mod load;

@@ -1,7 +1,7 @@
 //! The same requests to two servers in the same order: every reply must be the same bytes.
 //!
 //! Or to two clusters: then the one that is asked directly is asked one command at a time, by a client that follows its
-//! redirections, as only that keeps the order between nodes.
+//! redirections, as only that keeps the order between nodes; what the proxy divides by slot it does key by key.
 
 use std::collections::VecDeque;
 use std::{fmt, io};
@@ -141,7 +141,7 @@ impl Worlds {
                 client.send(&bytes);
                 replies_until(client, &marker)
             }
-            Control::Cluster(client) => sent().map(|command| told(client.try_command(&command.args))).collect(),
+            Control::Cluster(client) => sent().map(|command| told(client.try_divided(&command.args))).collect(),
         };
         let proxied = replies_until(&mut pair.proxied, &marker);
         let resp3 = pair.resp3;

@@ -14,7 +14,7 @@ use std::fmt;
 use crate::client::request;
 use crate::reply::Reply;
 use newer::{LEFT_OUT_ON_SERVERS, NEWER};
-use templates::{LEFT_OUT_ON_CLUSTER, PER_KEY, REPLY_MODES, SPLIT_ON_CLUSTER, WHOLE_KEYSPACE};
+use templates::{LEFT_OUT_ON_CLUSTER, PER_KEY, REPLY_MODES, WHOLE_KEYSPACE};
 use values::Values;
 
 /// How two replies to the same command are compared.
@@ -46,7 +46,7 @@ pub enum Keyspace {
     /// Only keys with this prefix, and no command on more: for connections that run at once.
     Own(String),
     /// The same for a cluster: the keys of a command have one hash tag, which begins with this prefix, and so one slot.
-    /// Now and then they have several: then every node says CROSSSLOT.
+    /// Now and then they have several: then every node says CROSSSLOT, and the proxy too, unless it divides the command.
     Tagged(String),
 }
 
@@ -129,13 +129,13 @@ impl Generator {
 
     fn fill(&mut self, template: &str) -> Generated {
         let (compare, words) = split(template);
-        let prefixes = self.draw_prefixes(template);
+        let prefixes = self.draw_prefixes();
         let mut values = Values { random: &mut self.random, prefixes: &prefixes };
         let args = words.split(' ').map(|word| values.fill(word)).collect();
         let mut generated = Generated { args, compare, inline: false };
         // Not where a missing argument would ask for a random element.
         if compare == Compare::Bytes && self.one_in(WRONG_ONE_IN) {
-            self.make_wrong(&mut generated, is_split(template));
+            self.make_wrong(&mut generated);
         }
         if self.one_in(5) {
             generated.args[0].make_ascii_lowercase();
@@ -145,25 +145,23 @@ impl Generator {
     }
 
     /// What the names of one command's keys begin with: one prefix, or one of several for each.
-    fn draw_prefixes(&mut self, template: &str) -> Vec<String> {
+    fn draw_prefixes(&mut self) -> Vec<String> {
         let tag = |name: &str, number| format!("{{{name}{number}}}");
         match &self.keyspace {
             Keyspace::Shared => vec![String::new()],
             Keyspace::Own(prefix) => vec![prefix.clone()],
-            Keyspace::Tagged(name) if !is_split(template) && self.random.usize(..CROSSING_SLOTS_ONE_IN) == 0 => {
+            Keyspace::Tagged(name) if self.random.usize(..CROSSING_SLOTS_ONE_IN) == 0 => {
                 (0..TAGS).map(|number| tag(name, number)).collect()
             }
             Keyspace::Tagged(name) => vec![tag(name, self.random.usize(..TAGS))],
         }
     }
 
-    fn make_wrong(&mut self, generated: &mut Generated, is_split: bool) {
+    fn make_wrong(&mut self, generated: &mut Generated) {
         match self.random.u8(..4) {
             0 if generated.args.len() > 1 => drop(generated.args.pop()),
             1 => generated.args[0].push(b'X'),
             2 => generated.args.truncate(1),
-            // It would be a key of another slot.
-            _ if self.is_tagged() && is_split => {}
             _ => generated.args.push(Values { random: &mut self.random, prefixes: &[] }.fill("<value>")),
         }
     }
@@ -218,10 +216,6 @@ fn is_for_cluster(template: &str) -> bool {
 fn is_among(template: &str, templates_and_names: &[&&str]) -> bool {
     templates_and_names.contains(&&template)
         || names(template).iter().any(|name| templates_and_names.contains(&&name.as_str()))
-}
-
-fn is_split(template: &str) -> bool {
-    names(template).first().is_some_and(|name| SPLIT_ON_CLUSTER.contains(&name.as_str()))
 }
 
 impl Generated {

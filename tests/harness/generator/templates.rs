@@ -471,13 +471,11 @@ pub const LEFT_OUT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Commands that the proxy takes apart by slot: on a cluster its answer is right where a node's is CROSSSLOT.
-pub(super) const SPLIT_ON_CLUSTER: &[&str] = &["mget", "mset", "del", "unlink", "exists", "touch"];
-
 /// Of the commands that are generated, those that are not on a cluster, by the reason: names, and whole templates.
 pub const LEFT_OUT_ON_CLUSTER: &[(&str, &[&str])] = &[
     (
-        "a node speaks for its own keys, scripts, functions or subscribers, the proxy for those of all nodes",
+        "a node speaks for its own keys, scripts, functions or subscribers, the proxy for those of all nodes: the tests of \
+         commands that become several hold it against one server",
         &[
             "dbsize",
             "flushall",

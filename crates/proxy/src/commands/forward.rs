@@ -17,7 +17,7 @@ use crate::topology::{Node, Slot};
 /// Sends the command on the session's forward lane to the node of its keys; its reply comes back as the upstream wrote it.
 #[inline]
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, shape: Shape) -> Flow {
-    if state.order.any_fetch() && overtakes(&state.order, &call, command) {
+    if overtakes_any(state, &call, command) {
         return Flow::Wait;
     }
     let place = match place::of(session, state, &call, command) {
@@ -88,6 +88,12 @@ pub(super) fn not_sent(state: &mut State, node: usize, reason: &str) {
     state.replies.retract();
     state.lanes.forget(node);
     state.answer_error(format!("UPSTREAM {reason}; the command was not sent"));
+}
+
+/// The command has to wait for a fetch that the session has asked for before.
+#[inline]
+pub(super) fn overtakes_any(state: &State, call: &Call<'_>, command: &Command) -> bool {
+    state.order.any_fetch() && overtakes(&state.order, call, command)
 }
 
 /// True if a fetch for this session, which a loader lane makes, is of a key of this command: sent now, the command might

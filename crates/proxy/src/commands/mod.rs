@@ -4,6 +4,10 @@
 //! |---|---|
 //! | `get` | GET: near-cache, else a fetch, else upstream |
 //! | `forward` | whatever goes upstream as it came; `place` says to which node |
+//! | `split` | before a cluster, MGET and its like: divided by slot |
+//! | `every_node` | before a cluster, what concerns all primaries |
+//! | `scan` | before a cluster, SCAN: node by node |
+//! | `fan_out`, `join` | how one command is sent as several, and their replies made one |
 //! | `transaction` | MULTI, EXEC, WATCH and theirs |
 //! | `blocking` | what may wait at the server: BLPOP, XREAD BLOCK, WAIT |
 //! | `pinned` | everything, while the session has an upstream connection of its own |
@@ -18,14 +22,19 @@ mod blocking;
 pub(crate) mod client;
 mod cluster_face;
 mod connection;
+mod every_node;
+mod fan_out;
 mod forward;
 pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
+pub(crate) mod join;
 mod pinned;
 pub(crate) mod place;
+pub(crate) mod scan;
 pub(crate) mod select;
 mod session;
+mod split;
 pub(crate) mod table;
 pub(crate) mod transaction;
 mod unknown;
@@ -112,10 +121,9 @@ fn proceed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &C
 fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     match command.route {
         Route::Cached => get::run(session, state, call, command),
-        Route::All | Route::Walk if state.topology.is_cluster() => place::every_node(state, &shown(command)),
-        Route::Forward | Route::Split | Route::All | Route::Walk => {
-            forward::run(session, state, call, command, Shape::Plain)
-        }
+        Route::All(join) => every_node::run(session, state, call, command, join),
+        Route::Walk => scan::run(session, state, call, command),
+        Route::Forward | Route::Split(_) => forward::run(session, state, call, command, Shape::Plain),
         Route::Cluster => cluster_face::run(session, state, call, command),
         Route::About if &*command.name == "info" => info::run(session, state, call, command),
         Route::About => forward::run(session, state, call, command, Shape::Plain),

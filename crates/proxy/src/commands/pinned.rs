@@ -36,14 +36,15 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 
 /// Commands of a session that watches keys, or tracks them.
 fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    if state.own.lane().is_some_and(|lane| lane.may_move_on()) {
-        return Flow::Wait; // what comes behind it goes where it goes
+    // What comes behind one that may move goes where it goes; parts of a command are under way on other connections.
+    if state.own.lane().is_some_and(|lane| lane.may_move_on()) || state.gathers.missing() > 0 {
+        return Flow::Wait;
     }
     match command.route {
         Route::Session if &*command.name == "select" => select::on_own_connection(session, state, call, command),
         Route::Session => session::run(session, state, call, command),
         Route::Transaction => transaction::beside(session, state, call, command),
-        Route::Blocking | Route::BlockingIf | Route::Cached | Route::Forward | Route::Split => {
+        Route::Blocking | Route::BlockingIf | Route::Cached | Route::Forward | Route::Split(_) => {
             keyed(session, state, call, command)
         }
         _ => elsewhere(session, state, call, command),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::table::{Command, Keys, Route};
-use super::{Call, Flow, client, refuse};
+use super::{Call, Flow, client, refuse, split};
 use crate::session::Session;
 use crate::session::state::State;
 use crate::topology::Slot;
@@ -36,14 +36,14 @@ pub(super) fn of(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comm
 fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
     match slot(call, command) {
         Ok(slot) => of_slot(session, state, slot),
-        Err(_) if state.order.any_redirected() || !is_up_to_date(session, state) => Err(Flow::Wait),
-        Err(_) => Err(refuse(state, CROSSSLOT)),
+        Err(_) if !may_go_on(session, state) => Err(Flow::Wait),
+        Err(_) => Err(crosses(session, state, call, command)),
     }
 }
 
 /// As [`of`], in a cluster, of keys in this slot; `None`: of no keys.
 pub(super) fn of_slot(session: &Rc<Session>, state: &mut State, slot: Option<Slot>) -> Result<Place, Flow> {
-    if state.order.any_redirected() || !is_up_to_date(session, state) {
+    if !may_go_on(session, state) {
         return Err(Flow::Wait);
     }
     let node = match slot {
@@ -54,6 +54,23 @@ pub(super) fn of_slot(session: &Rc<Session>, state: &mut State, slot: Option<Slo
         Some(node) => Ok(Place { node, slot }),
         None => Err(refuse(state, not_served(session))),
     }
+}
+
+/// The keys are of several slots: the command is divided by slot, or refused as a node would refuse it.
+#[cold]
+fn crosses(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    match command.route {
+        // Some of its keys may be those of commands in flight on the session's own connection.
+        Route::Split(_) if state.own.lane().is_some() && state.replies.open() > 0 => Flow::Wait,
+        Route::Split(join) => split::run(session, state, call, command, join),
+        _ => refuse(state, CROSSSLOT),
+    }
+}
+
+/// A command may be placed now: nothing of the session's is on its way to another node, and its topology is the newest.
+#[inline]
+pub(super) fn may_go_on(session: &Rc<Session>, state: &mut State) -> bool {
+    !state.order.any_redirected() && is_up_to_date(session, state)
 }
 
 /// Commands of one session that are in flight keep to one topology; a newer one is taken up when there are none.
@@ -117,9 +134,4 @@ pub(super) fn not_served(session: &Rc<Session>) -> &'static str {
         return "UPSTREAM no node of the cluster has said yet who serves what; the command was not sent";
     }
     NOT_SERVED
-}
-
-/// A command that concerns every primary: the answer of one would be wrong.
-pub(super) fn every_node(state: &mut State, name: &str) -> Flow {
-    refuse(state, format!("ERR {name} concerns every node of the cluster: not supported by this version of Nearside"))
 }

@@ -27,7 +27,7 @@ use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::{Output, SHARE_FROM};
-use crate::session::Session;
+use crate::session::{Session, gather};
 use crate::topology::{Node, Slot};
 use crate::users::User;
 use crate::worker::Worker;
@@ -288,6 +288,14 @@ impl ForwardLane {
             state.parked.push(Rc::clone(session));
         }
         false
+    }
+
+    /// Why its node cannot be reached, if that is known.
+    pub(crate) fn down(&self) -> Option<String> {
+        match &self.state.borrow().link {
+            Link::Down { reason } => Some(reason.clone()),
+            Link::Idle | Link::Connecting | Link::Up => None,
+        }
     }
 
     /// Queues a command; its reply comes to the session of the errand. `note_keys` queues the keys that the command
@@ -564,7 +572,9 @@ impl ForwardLane {
                 state.begun = false;
                 let Some(errand) = state.pop_front().errand else { continue };
                 errand.session.deliver(errand.sequence, piece, true);
-                self.worker.metrics().served_forward(now, errand.since);
+                if !gather::is_part(errand.sequence) {
+                    self.worker.metrics().served_forward(now, errand.since);
+                }
                 if errand.session.first_touch() {
                     touched.push(errand.session);
                 }
@@ -672,7 +682,7 @@ impl ForwardLane {
         for (index, waiting) in awaiting.iter().enumerate() {
             let Some(errand) = &waiting.errand else { continue };
             if torn && index == 0 {
-                errand.session.tear();
+                errand.session.tear_off(errand.sequence, sent);
             } else {
                 // The outcome is unknown: the keys leave the cache as if they had been written.
                 self.apply(waiting.effect, &mut written);

@@ -4,12 +4,14 @@
 //! lane's task straight into the session's output, which that task then flushes: the session itself sleeps meanwhile.
 //!
 //! - `input` holds what has been received and not yet run.
-//! - `replies` keeps the order of what is owed; `order` keeps reads and writes of one key from overtaking each other.
+//! - `replies` keeps the order of what is owed, `gather` puts together what comes in parts; `order` keeps reads and writes of one
+//!   key from overtaking each other.
 //! - `lanes` are the ways to the nodes upstream that it has used.
 //! - `own` is the upstream connection that it has to itself, while it needs one; `pinned` what it hears from that.
 //! - `state` is what commands see and change.
 //! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
 
+pub(crate) mod gather;
 mod input;
 pub(crate) mod lanes;
 pub(crate) mod order;
@@ -344,10 +346,13 @@ impl Session {
 
     /// A piece of the reply `sequence` has arrived on a lane.
     #[inline]
-    pub(crate) fn deliver(&self, sequence: u64, piece: &[u8], complete: bool) {
+    pub(crate) fn deliver(self: &Rc<Self>, sequence: u64, piece: &[u8], complete: bool) {
         let state = &mut *self.state.borrow_mut();
         if state.closed {
             return;
+        }
+        if gather::is_part(sequence) {
+            return gather::deliver(self, state, sequence, piece, complete);
         }
         let (source, collected) = state.replies.deliver(sequence, piece, complete, &mut state.output);
         if let Some(collected) = collected {
@@ -357,6 +362,7 @@ impl Session {
                 Shape::Select(db) => select::complete(state, db, collected.reply),
                 Shape::Exec => transaction::complete(state, collected.reply),
                 Shape::Tracking(on) => tracking::complete(state, on, collected.reply),
+                Shape::Walk(sent) => commands::scan::complete(state, sent, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };
             state.replies.settle(sequence, reply, &mut state.output);
@@ -450,6 +456,18 @@ impl Session {
         if state.blocked || paused || state.waiting || state.moving || state.ending.is_some() {
             state.waiting = false;
             self.wake();
+        }
+    }
+
+    /// As [`Session::tear`], unless it is the reply to a part of a command: nothing of that has gone to the client, which is
+    /// told `why`.
+    pub(crate) fn tear_off(self: &Rc<Self>, sequence: u64, why: &[u8]) {
+        if !gather::is_part(sequence) {
+            return self.tear();
+        }
+        let state = &mut *self.state.borrow_mut();
+        if !state.closed {
+            gather::fail(self, state, sequence, why);
         }
     }
 

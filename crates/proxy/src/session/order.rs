@@ -77,7 +77,7 @@ impl Order {
 
     /// The command is answered, by whatever node: a read that a fetch brought nothing for may have been redirected too.
     #[inline]
-    fn arrived(&mut self, sequence: u64) {
+    pub(crate) fn arrived(&mut self, sequence: u64) {
         if !self.redirected.is_empty() {
             self.redirected.remove(&sequence);
         }

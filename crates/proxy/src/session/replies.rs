@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use nearside_nearcache::CachedReply;
 
+use crate::commands::scan::Cursor;
 use crate::output::Output;
 
 /// What is done with a reply before the client gets it.
@@ -23,6 +24,8 @@ pub(crate) enum Shape {
     Exec,
     /// It is collected, then says whether the server tracks what the session reads.
     Tracking(bool),
+    /// It is collected, then gets the cursor that follows this one.
+    Walk(Cursor),
 }
 
 /// Where a reply comes from.
@@ -321,6 +324,23 @@ impl Replies {
         self.held += reply.len();
         self.slots[index].state = State::Whole(reply);
         self.release(output);
+    }
+
+    /// Bytes have arrived of a reply that is being put together elsewhere.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// They are held no longer.
+    pub(crate) fn release_held(&mut self, bytes: usize) {
+        self.held -= bytes;
+    }
+
+    /// Puts a reply that was put together elsewhere in its place, which has been open for it.
+    pub(crate) fn complete(&mut self, sequence: u64, reply: Vec<u8>, output: &mut Output) {
+        let reply = if self.slots[(sequence - self.front) as usize].silent { Vec::new() } else { reply };
+        self.open -= 1;
+        self.settle(sequence, reply, output);
     }
 
     /// Moves all that is ready, from the oldest on, to the output; what has arrived of the first that is not, too.

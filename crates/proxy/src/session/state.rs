@@ -7,6 +7,7 @@ use nearside_nearcache::Time;
 use nearside_resp::{Limits, Protocol, ProtocolError};
 
 use super::Ending;
+use super::gather::Gathers;
 use super::lanes::Lanes;
 use super::order::Order;
 use super::own::Own;
@@ -85,6 +86,8 @@ pub(crate) struct State {
     pub(crate) client: Arc<Client>,
     pub(crate) output: Output,
     pub(crate) replies: Replies,
+    /// Those of the replies that are put together of parts.
+    pub(crate) gathers: Gathers,
     pub(crate) order: Order,
     pub(crate) protocol: Protocol,
     /// Whose rights its commands have upstream.
@@ -137,6 +140,7 @@ impl State {
             client,
             output: Output::default(),
             replies: Replies::default(),
+            gathers: Gathers::default(),
             order: Order::default(),
             protocol: Protocol::Resp2,
             user: User::own(),
@@ -311,6 +315,7 @@ impl State {
         self.closed = true;
         self.output.clear();
         self.replies = Replies::default();
+        self.gathers = Gathers::default();
         self.order = Order::default();
         self.lanes.clear();
         self.logging_in = None;

@@ -13,7 +13,7 @@ mod loaders;
 mod node;
 pub(crate) mod ownership;
 pub(crate) mod redirect;
-mod server;
+pub(crate) mod server;
 pub(crate) mod slot;
 pub(crate) mod view;
 

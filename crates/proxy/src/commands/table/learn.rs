@@ -8,7 +8,7 @@ use nearside_resp::frame::Value;
 
 use super::flags::Flags;
 use super::keys::{Access, Begin, Find, KeySpec};
-use super::{Command, Effect, Route, Table};
+use super::{Command, Effect, Join, Route, Table};
 
 impl Table {
     /// This table and the commands in `reply`, which an upstream gave to `COMMAND` or `COMMAND INFO …`, in RESP2 or RESP3.
@@ -101,14 +101,28 @@ fn effect(flags: Flags, keys: &[KeySpec]) -> Effect {
 }
 
 fn route(flags: Flags, tips: Option<&Value>) -> Route {
-    let mut tips = tips.map_or(&[][..], elements).iter().filter_map(text);
+    let tips: Vec<&str> = tips.map_or(&[][..], elements).iter().filter_map(text).collect();
     if flags.contains(Flags::BLOCKING) {
         Route::Blocking
-    } else if tips.any(|tip| matches!(tip, "request_policy:all_shards" | "request_policy:all_nodes")) {
-        Route::All
+    } else if tips.iter().any(|tip| matches!(*tip, "request_policy:all_shards" | "request_policy:all_nodes")) {
+        Route::All(tips.iter().find_map(|tip| join(tip)).unwrap_or(Join::Concat))
     } else {
         Route::Forward
     }
+}
+
+/// What a tip says of the replies. Without one they are arrays, to be put one behind the other.
+fn join(tip: &str) -> Option<Join> {
+    Some(match tip.strip_prefix("response_policy:")? {
+        "agg_sum" => Join::Sum,
+        "agg_min" => Join::Min,
+        "agg_max" => Join::Max,
+        "agg_logical_and" => Join::And,
+        "agg_logical_or" => Join::Or,
+        "all_succeeded" => Join::Succeeded,
+        "one_succeeded" => Join::OneSucceeded,
+        _ => Join::Unknown,
+    })
 }
 
 /// First key, last key, step: all there is from servers before Redis 7.

@@ -5,6 +5,7 @@
 
 mod flags;
 mod index;
+mod join;
 mod keys;
 mod learn;
 mod parse;
@@ -23,6 +24,7 @@ use nearside_resp::Request;
 
 pub(crate) use self::flags::Flags;
 use self::index::NameIndex;
+pub(crate) use self::join::Join;
 pub(crate) use self::keys::{Access, Keys};
 use self::keys::{Begin, Find, KeySpec, NoPositions};
 
@@ -90,9 +92,9 @@ pub(crate) enum Route {
     /// Sends it to the node of its keys.
     Forward,
     /// Divides it by key among the nodes, and joins the replies.
-    Split,
-    /// Sends it to all primaries, and adds up the replies.
-    All,
+    Split(Join),
+    /// Sends it to all primaries, and joins the replies.
+    All(Join),
     /// Sends it to one node after the other, as its cursor says.
     Walk,
     /// Queues, or watches: a transaction.
@@ -292,11 +294,21 @@ impl Effect {
 
 impl Route {
     /// Every route, and its name in `core.txt` and in metrics.
-    pub(crate) const NAMES: [(&'static str, Self); 15] = [
+    pub(crate) const NAMES: [(&'static str, Self); 25] = [
         ("cached", Self::Cached),
         ("forward", Self::Forward),
-        ("split", Self::Split),
-        ("all", Self::All),
+        ("split(sum)", Self::Split(Join::Sum)),
+        ("split(succeeded)", Self::Split(Join::Succeeded)),
+        ("split(values)", Self::Split(Join::Values)),
+        ("all(sum)", Self::All(Join::Sum)),
+        ("all(min)", Self::All(Join::Min)),
+        ("all(and)", Self::All(Join::And)),
+        ("all(succeeded)", Self::All(Join::Succeeded)),
+        ("all(one)", Self::All(Join::OneSucceeded)),
+        ("all(concat)", Self::All(Join::Concat)),
+        ("all(union)", Self::All(Join::Union)),
+        ("all(counts)", Self::All(Join::Counts)),
+        ("all(random)", Self::All(Join::Random)),
         ("walk", Self::Walk),
         ("transaction", Self::Transaction),
         ("blocking", Self::Blocking),

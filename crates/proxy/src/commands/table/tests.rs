@@ -204,7 +204,7 @@ fn names(holds: impl Fn(&Command) -> bool) -> String {
 #[test]
 fn what_matters_most_is_as_decided() {
     assert_eq!(names(|command| command.route == Route::Cached), "get");
-    assert_eq!(names(|command| command.route == Route::Split), "del exists mget mset touch unlink");
+    assert_eq!(names(|command| matches!(command.route, Route::Split(_))), "del exists mget mset touch unlink");
     let flush = "acl|deluser acl|load acl|setuser flushall flushdb swapdb";
     assert_eq!(names(|command| command.effect == Effect::Flush), flush);
     assert_eq!(names(|command| command.effect == Effect::Script), "eval evalsha fcall");
@@ -229,7 +229,7 @@ fn only_what_reads_one_key_is_cached_and_only_lists_of_keys_are_split() {
                 };
                 assert_eq!(*command.keys, [is_first], "{}", command.name);
             }
-            Route::Split => {
+            Route::Split(_) => {
                 let [KeySpec { begin: keys::Begin::At(1), find: keys::Find::Range { last: -1, .. }, .. }] =
                     &*command.keys
                 else {
@@ -251,7 +251,7 @@ fn what_changes_a_connection_never_goes_to_a_shared_one() {
         assert!(
             !matches!(
                 command.route,
-                Route::Cached | Route::Forward | Route::Split | Route::All | Route::Walk | Route::About
+                Route::Cached | Route::Forward | Route::Split(_) | Route::All(_) | Route::Walk | Route::About
             ),
             "{} is {:?}",
             command.name,
@@ -445,7 +445,19 @@ fn a_learned_route_follows_from_flags_and_tips() {
         learned(entry("m.x", -1, flags, tips, [], &[])).named("m.x").map(|command| command.route)
     };
     assert_eq!(route("readonly blocking", ""), Some(Route::Blocking));
-    assert_eq!(route("readonly", "nondeterministic_output request_policy:all_shards"), Some(Route::All));
+    let all = |policy: &str| route("readonly", &format!("request_policy:all_nodes {policy}"));
+    for (policy, join) in [
+        ("", Join::Concat),
+        ("nondeterministic_output", Join::Concat),
+        ("response_policy:agg_sum", Join::Sum),
+        ("response_policy:agg_max", Join::Max),
+        ("response_policy:agg_logical_or", Join::Or),
+        ("response_policy:one_succeeded", Join::OneSucceeded),
+        ("response_policy:special", Join::Unknown),
+    ] {
+        assert_eq!(all(policy), Some(Route::All(join)), "{policy}");
+    }
+    assert_eq!(route("readonly", "nondeterministic_output request_policy:all_shards"), Some(Route::All(Join::Concat)));
     assert_eq!(route("readonly", "request_policy:multi_shard"), Some(Route::Forward));
 }
 

@@ -135,15 +135,15 @@ fn changes_client(name: &str) -> bool {
 /// Why a command cannot be part of a transaction here. `None`: it can.
 fn refusal(session: &Rc<Session>, state: &State, command: &Command) -> Option<String> {
     let is_allowed = match command.route {
-        Route::Cached | Route::Forward | Route::Split | Route::About | Route::Blocking | Route::BlockingIf => true,
-        Route::All | Route::Walk | Route::Cluster => !state.topology.is_cluster(),
+        Route::Cached | Route::Forward | Route::Split(_) | Route::About | Route::Blocking | Route::BlockingIf => true,
+        Route::All(_) | Route::Walk | Route::Cluster => !state.topology.is_cluster(),
         Route::Refused => super::is_allowed(session, command),
         Route::Transaction | Route::Session | Route::PubSub | Route::Monitor | Route::Replication => false,
     };
     let name = shown(command);
     match command.route {
         _ if is_allowed => None,
-        Route::All | Route::Walk | Route::Cluster => {
+        Route::All(_) | Route::Walk | Route::Cluster => {
             Some(format!("ERR {name} concerns every node of the cluster: it cannot be part of a transaction"))
         }
         Route::Refused => Some(super::refusal(command)),
@@ -349,7 +349,7 @@ fn settle(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
 /// Whether a command may be part of a block that travels on the shared lane.
 fn is_plain(command: &Command, request: &Request<'_>) -> bool {
     match command.route {
-        Route::Cached | Route::Forward | Route::Split | Route::All | Route::Walk | Route::About => true,
+        Route::Cached | Route::Forward | Route::Split(_) | Route::All(_) | Route::Walk | Route::About => true,
         // Inside MULTI nothing waits.
         Route::Blocking | Route::BlockingIf => true,
         Route::Session => matches!(&*command.name, "ping" | "echo") && command.arity_ok(request.len()),

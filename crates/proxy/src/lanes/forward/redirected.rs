@@ -17,6 +17,7 @@ use crate::config::UpstreamAddress;
 use crate::lanes::link::LinkError;
 use crate::lanes::written::{Effect, WrittenKeys};
 use crate::net::clock;
+use crate::session::gather;
 use crate::topology::redirect::{self, Redirect};
 
 /// How often a command is sent on, as clients do by default that follow redirections themselves (16 in hiredis-cluster and
@@ -136,7 +137,9 @@ impl ForwardLane {
     /// Answers a command that is no longer in flight.
     fn tell(&self, errand: &Errand, line: &[u8]) {
         errand.session.deliver(errand.sequence, line, true);
-        self.worker.metrics().served_forward(clock::now(), errand.since);
+        if !gather::is_part(errand.sequence) {
+            self.worker.metrics().served_forward(clock::now(), errand.since);
+        }
         self.worker.flush_later(&errand.session);
     }
 }

@@ -1,0 +1,156 @@
+//! Replies that are put together: a command of the client that became several upstream has one reply, which waits until the
+//! answers to all of them are there.
+//!
+//! The reply has one place in [`super::replies`], open meanwhile, and one number in [`super::order`]. What was sent upstream
+//! for it are its *parts*. They have numbers of their own, which nothing else has: a lane, or a fetch, answers to the number
+//! it was given and needs to know no more.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use nearside_nearcache::Time;
+
+use super::Session;
+use super::state::State;
+use crate::commands::join;
+use crate::net::clock;
+
+/// Parts are numbered from here on; a session does not live to run so many commands.
+const PARTS: u64 = 1 << 63;
+/// Parts in flight past which a session divides no further command.
+pub(crate) const PARTS_IN_FLIGHT: usize = super::IN_FLIGHT_LIMIT;
+
+/// Whether this is the number of a part, not that of a reply.
+#[inline]
+pub(crate) fn is_part(sequence: u64) -> bool {
+    sequence >= PARTS
+}
+
+/// The replies of one session that are being put together.
+#[derive(Debug, Default)]
+pub(crate) struct Gathers {
+    /// By the number of the first part.
+    open: BTreeMap<u64, Gather>,
+    numbered: u64,
+    /// Parts still to arrive, of all of them.
+    missing: usize,
+}
+
+/// One reply that is being put together.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    /// The number of the reply.
+    sequence: u64,
+    /// When the command came.
+    since: Time,
+    join: join::How,
+    parts: Vec<Part>,
+    missing: usize,
+    /// Bytes of the parts that have arrived.
+    held: usize,
+}
+
+#[derive(Debug)]
+enum Part {
+    /// What has arrived of it.
+    Open(Vec<u8>),
+    Whole(Vec<u8>),
+}
+
+impl Gathers {
+    /// Begins to put the reply `sequence` together, of so many parts. Gives the number of the first; the others follow it.
+    pub(crate) fn begin(&mut self, sequence: u64, since: Time, join: join::How, parts: usize) -> u64 {
+        debug_assert!(parts > 0, "nobody would finish it");
+        let first = PARTS + self.numbered;
+        self.numbered += parts as u64;
+        self.missing += parts;
+        let open = (0..parts).map(|_| Part::Open(Vec::new())).collect();
+        self.open.insert(first, Gather { sequence, since, join, parts: open, missing: parts, held: 0 });
+        first
+    }
+
+    /// Parts that have yet to arrive.
+    pub(crate) fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// Whether this part is waited for.
+    pub(crate) fn is_open(&self, number: u64) -> bool {
+        let found = self.open.range(..=number).next_back();
+        let part = found.and_then(|(first, gather)| gather.parts.get((number - first) as usize));
+        matches!(part, Some(Part::Open(_)))
+    }
+
+    /// The gather that an open part belongs to, by the number of its first, and the part's place in it.
+    fn find(&mut self, number: u64) -> Option<(u64, &mut Gather, usize)> {
+        let (first, gather) = self.open.range_mut(..=number).next_back()?;
+        let at = (number - first) as usize;
+        matches!(gather.parts.get(at), Some(Part::Open(_))).then_some((*first, gather, at))
+    }
+
+    /// A piece of a part has arrived. Gives the gather when nothing is missing any more.
+    fn add(&mut self, number: u64, piece: &[u8], complete: bool) -> Option<Gather> {
+        let (_, gather, at) = self.find(number)?;
+        gather.held += piece.len();
+        let Part::Open(bytes) = &mut gather.parts[at] else { return None };
+        bytes.extend_from_slice(piece);
+        if !complete {
+            return None;
+        }
+        let whole = std::mem::take(bytes);
+        self.put(number, Part::Whole(whole))
+    }
+
+    /// All of a part is there.
+    fn put(&mut self, number: u64, part: Part) -> Option<Gather> {
+        let (first, gather, at) = self.find(number)?;
+        gather.parts[at] = part;
+        gather.missing -= 1;
+        let is_last = gather.missing == 0;
+        self.missing -= 1;
+        if is_last { self.open.remove(&first) } else { None }
+    }
+}
+
+impl Part {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Part::Open(bytes) | Part::Whole(bytes) => bytes,
+        }
+    }
+}
+
+/// A piece of a part has arrived on a lane.
+#[cold]
+pub(crate) fn deliver(session: &Rc<Session>, state: &mut State, number: u64, piece: &[u8], complete: bool) {
+    if complete {
+        state.order.arrived(number);
+    }
+    if state.gathers.is_open(number) {
+        state.replies.hold(piece.len());
+        if let Some(gather) = state.gathers.add(number, piece, complete) {
+            finish(session, state, gather);
+        }
+        session.check_output(state);
+    }
+}
+
+/// The lane was lost in the middle of a part: nothing of it has gone to the client, so that it can be told.
+pub(super) fn fail(session: &Rc<Session>, state: &mut State, number: u64, line: &[u8]) {
+    if let Some((_, gather, at)) = state.gathers.find(number) {
+        let begun = gather.parts[at].bytes().len();
+        gather.parts[at] = Part::Open(Vec::new());
+        gather.held -= begun;
+        state.replies.release_held(begun);
+        deliver(session, state, number, line, true);
+    }
+}
+
+fn finish(session: &Rc<Session>, state: &mut State, gather: Gather) {
+    let parts: Vec<&[u8]> = gather.parts.iter().map(Part::bytes).collect();
+    let reply = gather.join.join(&parts);
+    state.replies.release_held(gather.held);
+    state.replies.complete(gather.sequence, reply, &mut state.output);
+    state.order.forward_answered(gather.sequence);
+    session.worker().metrics().served_forward(clock::now(), gather.since);
+}
