@@ -44,13 +44,6 @@ def cluster_only():
 
 
 @pytest.fixture
-def every_node_answers():
-    """For commands that concern all keys or scripts: a cluster has them on several nodes."""
-    if os.environ["NEARSIDE_TEST_UPSTREAM"] == "cluster":
-        pytest.skip("Nearside does not ask every node of a cluster yet: SCAN, DBSIZE and SCRIPT LOAD are refused")
-
-
-@pytest.fixture
 def cache_hits(has_nearside):
     """Tells how many reads the cache has answered so far."""
     if not has_nearside:

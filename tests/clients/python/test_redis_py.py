@@ -130,7 +130,6 @@ def test_scripts(client):
         assert client.get("k") == value.encode()
 
 
-@pytest.mark.usefixtures("every_node_answers")
 def test_scripts_that_are_called_by_their_digest(client):
     script = client.register_script("return redis.call('SET', KEYS[1], ARGV[1])")
     assert client.get("k") is None
@@ -138,7 +137,6 @@ def test_scripts_that_are_called_by_their_digest(client):
     assert client.get("k") == b"v"
 
 
-@pytest.mark.usefixtures("every_node_answers")
 def test_scanning(client):
     for number in range(100):
         client.set(f"k{number}", number)
@@ -168,7 +166,6 @@ def test_what_a_program_asks_of_its_server(client):
     assert client.time()[0] > 0
 
 
-@pytest.mark.usefixtures("every_node_answers")
 def test_the_number_of_keys(client):
     assert client.dbsize() == 0
     client.mset({"{t}a": 1, "{t}b": 2})
