@@ -5,6 +5,7 @@
 //! the reason. Some commands are made wrong on purpose, as errors have to be the same too.
 
 pub mod newer;
+pub mod sessions;
 pub mod templates;
 mod values;
 

@@ -36,8 +36,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 
 /// Commands of a session that watches keys, or tracks them.
 fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    // What comes behind one that may move goes where it goes; parts of a command are under way on other connections.
-    if state.own.lane().is_some_and(|lane| lane.may_move_on()) || state.gathers.missing() > 0 {
+    if must_wait(state) {
         return Flow::Wait;
     }
     match command.route {
@@ -51,6 +50,13 @@ fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
     }
 }
 
+/// A command on its way to another node, or one that went out on another connection, has to be answered first.
+fn must_wait(state: &mut State) -> bool {
+    let Own::Pinned(pinned) = &mut state.own else { return false };
+    pinned.is_beside &= state.replies.open() > 0;
+    pinned.is_beside || pinned.lane.may_move_on()
+}
+
 /// To the own connection if that leads to the node of its keys, or if any node would do.
 fn keyed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     let place = match place::of(session, state, &call, command) {
@@ -61,17 +67,28 @@ fn keyed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
         let blocks = command.blocks(&call.request);
         return submit(session, state, &call, command, Sending { blocks, ..Sending::default() });
     }
-    if state.replies.open() > 0 {
+    if !steps_beside(state) {
         return Flow::Wait;
     }
     forward::run(session, state, call, command, Shape::Plain)
 }
 
 fn elsewhere(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    if state.replies.open() > 0 {
+    if !steps_beside(state) {
         return Flow::Wait;
     }
     dispatch(session, state, call, command)
+}
+
+/// Lets the next command go another way than the own connection. False: something is in flight.
+fn steps_beside(state: &mut State) -> bool {
+    if state.replies.open() > 0 {
+        return false;
+    }
+    if let Own::Pinned(pinned) = &mut state.own {
+        pinned.is_beside = true;
+    }
+    true
 }
 
 /// Whether the place is where the own connection leads.

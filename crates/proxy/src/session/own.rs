@@ -42,6 +42,8 @@ pub(crate) struct Pinned {
     pub(crate) multi: Option<Multi>,
     /// It was changed in a way that cannot be taken back.
     pub(crate) is_spent: bool,
+    /// The last command went another way.
+    pub(crate) is_beside: bool,
 }
 
 /// What was queued since MULTI.
@@ -65,7 +67,7 @@ pub(crate) struct Writes {
 impl Pinned {
     /// A connection that is as it was when it was new.
     pub(crate) fn new(lane: Rc<PinnedLane>, slot: Option<Slot>) -> Self {
-        Pinned { lane, slot, watches: false, tracks: false, multi: None, is_spent: false }
+        Pinned { lane, slot, watches: false, tracks: false, multi: None, is_spent: false, is_beside: false }
     }
 
     /// The server knows something of the session that only this connection has.

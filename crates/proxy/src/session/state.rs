@@ -41,6 +41,12 @@ impl ReplyMode {
         self.off || self.skip
     }
 
+    /// RESET: all replies from the next command on. The reply of RESET itself may be the one to skip.
+    fn reset(&mut self) {
+        self.off = false;
+        self.skip_next = false;
+    }
+
     /// The command is done; `SKIP` holds for one.
     #[inline]
     pub(crate) fn command_done(&mut self) {
@@ -113,7 +119,7 @@ pub(crate) struct State {
     pub(crate) waiting: bool,
     /// The client takes no more bytes for now; the session's task waits for it.
     pub(crate) blocked: bool,
-    /// A SELECT is being answered: which db the next command is for is not known.
+    /// A SELECT, CLIENT TRACKING or EXEC is being answered: which db or lane the next command is for is not known.
     pub(crate) moving: bool,
     pub(crate) question: Option<Question>,
     pub(crate) logging_in: Option<LoggingIn>,
@@ -178,7 +184,7 @@ impl State {
         self.db = worker.first_db();
         self.lanes.clear();
         self.own.end();
-        self.reply_mode = ReplyMode::default();
+        self.reply_mode.reset();
         self.set_authenticated(config.requirepass.is_none(), config.max_bulk_len);
         self.client.reset();
         self.show_connection();

@@ -83,7 +83,7 @@ fn watch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Co
     flow
 }
 
-/// Runs one, of a session that watches keys (or tracks them) and has not said MULTI.
+/// Runs one, of a session that watches keys (or tracks what it reads) and has not said MULTI.
 pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     if &*command.name == "watch" {
         match place::of(session, state, &call, command) {
@@ -111,6 +111,7 @@ pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, co
     match (command.route, &*command.name) {
         (Route::Transaction, "exec") => exec(session, state, &call),
         (Route::Transaction, "discard") if call.request.len() == 1 => discard(session, state, &call, command),
+        (Route::Transaction, "unwatch") => queue_keyed(session, state, &call, command),
         (Route::Transaction, _) => pinned::submit(session, state, &call, command, Sending::default()),
         (Route::Session, "reset" | "quit") => session::run(session, state, call, command),
         (Route::Session, "ping" | "echo") => queue_keyed(session, state, &call, command),
@@ -219,6 +220,7 @@ fn exec(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
         pinned.multi = Some(multi);
     } else {
         pinned.watches = false;
+        state.moving = !multi.selects.is_empty();
         state.exec_selects = multi.selects;
     }
     flow
@@ -248,6 +250,8 @@ fn discard(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &
 
 /// The reply of an EXEC with SELECTs in it: the session is where the last of them has led that the server took.
 pub(crate) fn complete(state: &mut State, reply: Vec<u8>) -> Vec<u8> {
+    state.moving = false;
+    state.waiting = true; // until the reply is flushed, which lets the session go on
     let selects = std::mem::take(&mut state.exec_selects);
     let parsed = frame::parse(&reply);
     let replies = parsed.as_ref().ok().and_then(Value::as_items).unwrap_or_default();
@@ -278,6 +282,7 @@ pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Cal
         }
         (Route::Transaction, "multi") => return refuse(state, "ERR MULTI calls can not be nested"),
         (Route::Transaction, "watch") => return refuse(state, "ERR WATCH inside MULTI is not allowed"),
+        (Route::Transaction, "unwatch") => return hold(session, state, call, command),
         (Route::Session, name) if changes_client(name) => {}
         (Route::Session, _) => return hold(session, state, call, command),
         _ => {}

@@ -1,0 +1,137 @@
+//! Random lives of a connection: commands that change what it is, among others that show what it is.
+//!
+//! Each has one right transcript. What Nearside is known to do otherwise is never generated where it would show; the list
+//! of that is in `docs/compatibility.md`.
+
+/// What may be generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upstream {
+    /// One server: it has databases, and tracks what a client reads.
+    Standalone,
+    /// A cluster.
+    Cluster,
+}
+
+/// One life.
+#[derive(Debug)]
+pub struct Life {
+    random: fastrand::Rng,
+    upstream: Upstream,
+    /// What the names of its keys begin with: nobody else has them, and they are of one slot.
+    tag: String,
+    /// It may be between MULTI and EXEC.
+    in_multi: bool,
+    resp3: bool,
+    count: usize,
+}
+
+/// Commands that may be anywhere. `<k>` is a key, `<q>` a list, `<n>` a number, `<tag>` a text used once.
+const ANYWHERE: &[&str] = &[
+    "GET <k>",
+    "GET <k>",
+    "GET <k>",
+    "SET <k> <tag>",
+    "SET <k> <tag>",
+    "SET <k> <tag> GET",
+    "DEL <k>",
+    "MGET <k> <k> <q>",
+    "MSET <k> <tag> <k> <tag>",
+    "INCR <n>",
+    "APPEND <k> <tag>",
+    "RPUSH <q> <tag>",
+    "LPUSH <q> <tag> <tag>",
+    "LRANGE <q> 0 -1",
+    "LMOVE <q> <q> LEFT RIGHT",
+    "BLPOP <q> 0.01",
+    "BRPOP <q> <q> 0.01",
+    "BLMOVE <q> <q> LEFT RIGHT 0.01",
+    "BLMPOP 0.01 1 <q> LEFT",
+    "XADD <x> * f <tag>",
+    "XLEN <x>",
+    "XREAD BLOCK 10 STREAMS <x> $",
+    "ECHO <tag>",
+    "ECHO <tag>",
+    "PING",
+    "EVAL return{KEYS[1],ARGV[1]} 1 <k> <tag>",
+    "EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 <k> <tag>",
+    "EVALSHA 0000000000000000000000000000000000000000 1 <k>",
+    "GET",
+    "INCR <q>",
+    "NOSUCH <k>",
+    "TYPE <k>",
+    "PUBLISH <c> <tag>",
+];
+
+const TRANSACTIONS: &[&str] =
+    &["MULTI", "MULTI", "EXEC", "EXEC", "EXEC", "DISCARD", "WATCH <k>", "WATCH <k> <n>", "UNWATCH"];
+
+/// Not between MULTI and EXEC, where they are refused or answered by the server's connection.
+const OUTSIDE: &[&str] = &["CLIENT GETNAME", "CLIENT SETNAME <tag>", "CLIENT REPLY SKIP", "RESET"];
+
+const STANDALONE: &[&str] = &["SELECT 1", "SELECT 0", "SELECT 99999", "SELECT x", "DBSIZE x", "SWAPDB 5 5"];
+/// Not CLIENT TRACKING OFF: Redis remembers what was read before, should it be turned on again, and the proxy forgets.
+const STANDALONE_OUTSIDE: &[&str] = &["CLIENT TRACKING ON", "CLIENT TRACKINGINFO", "WAIT 0 0"];
+
+impl Life {
+    /// The life that belongs to `seed`.
+    #[must_use]
+    pub fn new(seed: u64, upstream: Upstream) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let tag = format!("{{{:x}}}", random.u64(..));
+        let resp3 = random.bool();
+        Self { random, upstream, tag, in_multi: false, resp3, count: 0 }
+    }
+
+    /// Whether it speaks RESP3 from the beginning.
+    #[must_use]
+    pub fn is_resp3(&self) -> bool {
+        self.resp3
+    }
+
+    /// Its commands, in words.
+    pub fn commands(&mut self) -> Vec<String> {
+        let length = self.random.usize(1..=40);
+        (0..length).map(|_| self.next()).collect()
+    }
+
+    fn next(&mut self) -> String {
+        let template = match self.random.u8(..10) {
+            0..=2 => self.one_of(TRANSACTIONS),
+            3 if !self.in_multi => self.one_of(OUTSIDE),
+            4 if self.upstream == Upstream::Standalone => self.one_of(STANDALONE),
+            5 if self.upstream == Upstream::Standalone && !self.in_multi && self.resp3 => {
+                self.one_of(STANDALONE_OUTSIDE)
+            }
+            _ => self.one_of(ANYWHERE),
+        };
+        match template {
+            "MULTI" => self.in_multi = true,
+            "EXEC" | "DISCARD" => self.in_multi = false,
+            "RESET" => self.resp3 = false,
+            _ => {}
+        }
+        self.fill(template)
+    }
+
+    fn one_of(&mut self, templates: &[&'static str]) -> &'static str {
+        templates[self.random.usize(..templates.len())]
+    }
+
+    fn fill(&mut self, template: &str) -> String {
+        let words = template.split(' ').map(|word| match word {
+            "<k>" | "<q>" => format!("{}{}{}", self.tag, &word[1..2], self.random.u8(..3)),
+            "<n>" | "<x>" | "<c>" => format!("{}{}", self.tag, &word[1..2]),
+            "<tag>" => {
+                self.count += 1;
+                format!("tag-{}", self.count)
+            }
+            word => word.to_owned(),
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Where its bytes are cut into writes: `true` after a command ends a write.
+    pub fn ends_write(&mut self) -> bool {
+        self.random.u8(..3) == 0
+    }
+}
