@@ -63,17 +63,21 @@ fn lanes(redis: &RedisServer, name: &str, user: &str) -> usize {
 
 const SCRIPTS: &[&[&str]] = &[
     &[ALICE, "ACL WHOAMI", "GET a:1", "GET a:1", "GET b:1", "SET b:1 x", "SET a:1 y", "GET a:1", "GET both:1"],
-    &["AUTH alice wrong", "ACL WHOAMI", "GET b:1", "AUTH nobody alices-own-secret", "AUTH alice", "AUTH alice a b"],
-    // A login that fails leaves the one before.
-    &[ALICE, "AUTH bob wrong", "ACL WHOAMI", "GET b:1", BOB, "ACL WHOAMI", "GET b:1", "GET a:1"],
     &[BOB, "GET b:1", "AUTH default x", "ACL WHOAMI", "GET a:1", "GET b:1"],
     &[BOB, "FLUSHALL", "MGET b:1 both:1", "MGET b:1 a:1", "DEL a:1", "EVAL return(1) 0", "NOSUCH", "CONFIG GET port"],
     &[ALICE, "SELECT 3", "ACL WHOAMI", "SET a:3 v", "GET a:3", "SELECT 0", "GET a:3", "SET b:3 v", "SELECT 99"],
     &["SELECT 5", ALICE, "SET a:5 v", "SELECT 0", "GET a:5", "SELECT 5", "GET a:5"],
     &[ALICE, "RESET", "ACL WHOAMI", "GET b:1", "SELECT 2", BOB, "RESET", "SET after-reset 1", "GET after-reset"],
     &["AUTH reader reader-secret", "GET a:1", "GET a:1", "SET a:1 v", "PTTL a:1", "SELECT 1", "SELECT 0", "GET a:1"],
-    &["HELLO 3 AUTH alice wrong", "ACL WHOAMI", "HELLO 2 AUTH bob wrong SETNAME x", "CLIENT GETNAME"],
     &["HELLO 2 NOSUCH AUTH alice alices-own-secret", "ACL WHOAMI", "GET nosuch"],
+];
+
+/// Not to be pipelined: newer servers give no reply to an AUTH that fails behind another command of the same read.
+const WITH_REFUSED_LOGINS: &[&[&str]] = &[
+    &["AUTH alice wrong", "ACL WHOAMI", "GET b:1", "AUTH nobody alices-own-secret", "AUTH alice", "AUTH alice a b"],
+    // A login that fails leaves the one before.
+    &[ALICE, "AUTH bob wrong", "ACL WHOAMI", "GET b:1", BOB, "ACL WHOAMI", "GET b:1", "GET a:1"],
+    &["HELLO 3 AUTH alice wrong", "ACL WHOAMI", "HELLO 2 AUTH bob wrong SETNAME x", "CLIENT GETNAME"],
 ];
 
 #[test]
@@ -82,6 +86,28 @@ fn a_user_is_answered_as_by_redis_itself() {
     for script in SCRIPTS {
         same_as_redis(&redis, &nearside, script);
         pipelined_as_redis(&redis, &nearside, script);
+    }
+    for script in WITH_REFUSED_LOGINS {
+        same_as_redis(&redis, &nearside, script);
+    }
+}
+
+#[test]
+fn a_refused_login_in_a_pipeline_has_its_reply() {
+    if calibrating("reply to each login") {
+        return;
+    }
+    let (_redis, nearside) = with_users(&[]);
+    let mut client = nearside.client();
+    let lines = ["PING", "AUTH alice wrong", "PING", ALICE, "GET a:1", "AUTH bob wrong", "ACL WHOAMI", BOB, "GET b:1"];
+    let expected =
+        ["+PONG\r\n", WRONGPASS, "+PONG\r\n", "+OK\r\n", "$8\r\nof-alice\r\n", WRONGPASS, "$5\r\nalice\r\n", "+OK\r\n"];
+    for _ in 0..10 {
+        let replies = client.pipeline(&lines);
+        for (at, expected) in expected.iter().enumerate() {
+            assert_eq!(replies[at], *expected, "{}", lines[at]);
+        }
+        assert_eq!(replies[8], "$6\r\nof-bob\r\n");
     }
 }
 
@@ -127,8 +153,6 @@ fn commands_of_one_pipeline_have_the_rights_of_the_login_before_them() {
         "GET b:order",
         "SET b:order 2",
         "GET a:order",
-        "AUTH bob wrong",
-        "GET b:order",
         "AUTH default any",
         "GET a:order",
         "GET b:order",
@@ -393,8 +417,9 @@ fn thousands_of_logins_cost_few_connections() {
         }
     }
     let after = redis.client().call("INFO stats").text();
-    // A lane on each worker, one for the logins, and ours.
-    assert!(accepted(&after) - accepted(&before) <= 8, "{} connections", accepted(&after) - accepted(&before));
+    // A lane on each worker, four for the logins, the proxy's own two, and ours.
+    let made = accepted(&after) - accepted(&before);
+    assert!(made <= 12, "{made} connections");
     let metrics = nearside.metrics();
     assert_eq!(metrics["nearside_logins_total{verdict=\"let-in\"}"], 1000.0);
     assert_eq!(metrics["nearside_logins_total{verdict=\"refused\"}"], 1000.0);

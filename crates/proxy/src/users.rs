@@ -13,6 +13,7 @@ mod registry;
 use std::fmt;
 use std::sync::Arc;
 
+use nearside_nearcache::Time;
 use tokio::sync::mpsc;
 
 pub(crate) use self::registry::Users;
@@ -45,6 +46,8 @@ pub(crate) struct Login {
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) login: Login,
+    /// When it was made.
+    pub(crate) since: Time,
     pub(crate) worker: usize,
     pub(crate) session: u64,
 }

@@ -85,7 +85,7 @@ pub(super) fn log_in(session: &Rc<Session>, state: &mut State, user: &[u8], pass
 
 fn ask(session: &Rc<Session>, state: &mut State, login: Login) -> Outcome {
     let worker = session.worker();
-    let attempt = Attempt { login, worker: worker.index(), session: session.id() };
+    let attempt = Attempt { login, since: worker.now(), worker: worker.index(), session: session.id() };
     if worker.shared().logins.try_send(attempt).is_err() {
         return refused(TOO_MANY);
     }

@@ -1,110 +1,133 @@
 //! Clients that log in as users of the upstream's ACL: the upstream is asked, by logging in.
 //!
-//! One connection is used for that and nothing else, and says AUTH again and again: ten thousand clients that connect at
+//! A few connections are used for that and nothing else, and say AUTH again and again: ten thousand clients that connect at
 //! once, or one that guesses, cost the upstream an AUTH each, as they would without a proxy, and no connections. To say it
 //! again does no harm, so a connection that was lost meanwhile (Redis closes those of a user that is deleted) costs a
 //! second try.
+//!
+//! Each waits for its reply before the next: newer servers give no reply at all to an AUTH that fails while another reply is
+//! still to be sent (seen with Redis 8.0.2 and Valkey 8.1.1; `addAuthErrReply` in `acl.c`).
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nearside_nearcache::Time;
 use nearside_resp::encode;
 use nearside_resp::frame::{self, Value};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::lanes::connect::{self, ConnectError};
+use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::shared::{Message, Shared};
 use crate::topology::Node;
-use crate::users::{Attempt, Verdict};
+use crate::users::{Attempt, Login, Verdict};
 
-/// Attempts put together at most: what a lost connection makes to be said again.
-const BATCH: usize = 128;
+/// Connections for logins: at a round trip of a millisecond, some thousands a second.
+const CONNECTIONS: usize = 4;
 /// Nodes of a cluster that are tried before the client is told that none answers.
 const NODES_TRIED: usize = 3;
 
 /// Asks until the channel closes.
 pub(super) async fn run(shared: Arc<Shared>, mut attempts: mpsc::Receiver<Attempt>) {
-    let mut desk = Desk { shared, connection: None };
-    let mut batch = Vec::with_capacity(BATCH);
-    while attempts.recv_many(&mut batch, BATCH).await > 0 {
-        match desk.ask(&batch).await {
-            Ok(replies) => {
-                for (attempt, reply) in batch.drain(..).zip(replies) {
-                    desk.judge(attempt, &reply);
-                }
-            }
-            Err(reason) => {
-                // Those who came meanwhile would wait as long, for the same.
-                while let Ok(attempt) = attempts.try_recv() {
-                    batch.push(attempt);
-                }
-                let line = format!("UPSTREAM {reason}; the login was not carried out");
-                for attempt in batch.drain(..) {
-                    tell(&desk.shared, attempt.worker, attempt.session, Verdict::NotAsked(line.clone()));
-                }
-            }
-        }
+    let desk = Arc::new(Desk { shared, idle: Mutex::default(), failure: Mutex::default() });
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some(attempt) = attempts.recv().await {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            desk.serve(attempt).await;
+            drop(permit);
+        });
     }
 }
 
 struct Desk {
     shared: Arc<Shared>,
-    connection: Option<(Arc<Node>, Socket)>,
+    /// Connections that nobody uses at the moment.
+    idle: Mutex<Vec<Connection>>,
+    /// The last time that the upstream could not be asked, and why.
+    failure: Mutex<Option<(Time, String)>>,
+}
+
+struct Connection {
+    node: Arc<Node>,
+    socket: Socket,
 }
 
 impl Desk {
-    /// The upstream's replies to all of them, or why there are none.
-    async fn ask(&mut self, attempts: &[Attempt]) -> Result<Vec<Vec<u8>>, String> {
-        let mut request = Vec::new();
-        for Attempt { login, .. } in attempts {
-            encode::command(&mut request, &[b"AUTH", &login.name, login.password.expose()]);
-        }
-        let request = zeroize::Zeroizing::new(request);
+    async fn serve(&self, attempt: Attempt) {
+        let Attempt { login, since, worker, session } = attempt;
+        let verdict = match self.failure_after(since) {
+            // Who waited while it was found out does not find it out again, at the cost of all who wait behind.
+            Some(reason) => Err(reason),
+            None => self.ask(&login).await,
+        };
+        let verdict = match verdict {
+            Ok(reply) => self.judge(login, &reply),
+            Err(reason) => Verdict::NotAsked(format!("UPSTREAM {reason}; the login was not carried out")),
+        };
+        tell(&self.shared, worker, session, verdict);
+    }
+
+    fn failure_after(&self, since: Time) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().filter(|(at, _)| *at >= since).map(|(_, reason)| reason.clone())
+    }
+
+    /// The upstream's reply, or why there is none.
+    async fn ask(&self, login: &Login) -> Result<Vec<u8>, String> {
+        let mut request = Zeroizing::new(Vec::new());
+        encode::command(&mut request, &[b"AUTH", &login.name, login.password.expose()]);
+        let topology = self.shared.topology.load_full();
         // A node that is no longer part of the topology may know other users than those that are.
-        let kept = self.connection.take().filter(|(node, _)| self.shared.topology.load().has(node));
-        if let Some((node, socket)) = kept
-            && let Ok(replies) = self.exchange(&socket, &request, attempts.len()).await
+        let kept = self.idle().pop().filter(|kept| topology.has(&kept.node));
+        if let Some(kept) = kept
+            && let Ok(reply) = self.exchange(kept, &request).await
         {
-            self.connection = Some((node, socket));
-            return Ok(replies);
+            return Ok(reply);
         }
-        let nodes = self.shared.topology.load_full();
         let mut failure = "no node of the cluster has said yet who serves what".to_owned();
-        for node in nodes.nodes().iter().take(NODES_TRIED) {
-            match self.ask_at(node, &request, attempts.len()).await {
-                Ok(replies) => return Ok(replies),
+        for node in topology.nodes().iter().take(NODES_TRIED) {
+            match self.ask_at(node, &request).await {
+                Ok(reply) => return Ok(reply),
                 Err(error) => failure = format!("{} is down: {error}", node.address()),
             }
         }
         self.shared.topology_doubted.notify_one();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock::now(), failure.clone()));
         Err(failure)
     }
 
-    async fn ask_at(&mut self, node: &Arc<Node>, request: &[u8], count: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
+    async fn ask_at(&self, node: &Arc<Node>, request: &[u8]) -> Result<Vec<u8>, ConnectError> {
         let socket = connect::bare(&self.shared.config, node).await?;
-        let replies = self.exchange(&socket, request, count).await?;
-        self.connection = Some((Arc::clone(node), socket));
-        Ok(replies)
+        self.exchange(Connection { node: Arc::clone(node), socket }, request).await
     }
 
-    async fn exchange(&self, socket: &Socket, request: &[u8], count: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
-        let limit: Duration = self.shared.config.upstream_timeout;
-        timeout(limit, connect::exchange(socket, request, count)).await.map_err(|_| ConnectError::Timeout(limit))?
+    /// Keeps the connection, if it has answered.
+    async fn exchange(&self, connection: Connection, request: &[u8]) -> Result<Vec<u8>, ConnectError> {
+        let limit = self.shared.config.upstream_timeout;
+        let replies = timeout(limit, connect::exchange(&connection.socket, request, 1)).await;
+        let reply = replies.map_err(|_| ConnectError::Timeout(limit))??.pop();
+        self.idle().push(connection);
+        Ok(reply.expect("as many as were asked for"))
     }
 
-    fn judge(&self, attempt: Attempt, reply: &[u8]) {
-        let Attempt { login, worker, session } = attempt;
-        let verdict = match frame::parse(reply) {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, login: Login, reply: &[u8]) -> Verdict {
+        match frame::parse(reply) {
             Ok(Value::Error(line)) => Verdict::Refused(line),
             Ok(_) if reply.starts_with(b"+OK") => match self.shared.users.enter(login) {
                 Ok(user) => Verdict::LetIn(user),
                 Err(too_many) => Verdict::NotAsked(too_many.to_string()),
             },
             _ => Verdict::NotAsked("UPSTREAM the answer to AUTH is none; the login was not carried out".to_owned()),
-        };
-        tell(&self.shared, worker, session, verdict);
+        }
     }
 }
 

@@ -10,13 +10,14 @@ use nearside_resp::frame::{self, Value};
 use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, UpstreamAddress};
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
 use crate::topology::Node;
-use crate::users::User;
+use crate::users::{Login, User};
 
 /// What the connection is to be.
 #[derive(Debug, Clone, Copy)]
@@ -66,9 +67,6 @@ pub(crate) enum ConnectError {
     #[error("{step}: not a reply of the Redis protocol")]
     NotRedis { step: &'static str },
 }
-
-/// What logs the connection in as a user of a session's own.
-const LOGIN: &str = "login";
 
 /// A command of the handshake.
 struct Step {
@@ -134,7 +132,6 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
     let mut agreed = Agreed::default();
     for (step, reply) in steps.iter().zip(&replies) {
         match frame::parse(reply) {
-            Ok(Value::Error(line)) if step.name == LOGIN => return Err(ConnectError::NotLetIn(line)),
             Ok(Value::Error(line)) if step.required => {
                 return Err(ConnectError::Refused { step: step.name, line });
             }
@@ -145,7 +142,23 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
             Err(_) => return Err(ConnectError::NotRedis { step: step.name }),
         }
     }
+    // Last: what a lane needs (SELECT, CLIENT TRACKING, INFO) its user need not be allowed, and all of it outlives AUTH.
+    if let Some(login) = setup.user.login() {
+        log_in(socket, login).await?;
+    }
     Ok(agreed)
+}
+
+/// By itself: newer servers do not reply to an AUTH that fails while another reply is still to be sent.
+async fn log_in(socket: &Socket, login: &Login) -> Result<(), ConnectError> {
+    let mut request = Zeroizing::new(Vec::new());
+    encode::command(&mut request, &[b"AUTH", &login.name, login.password.expose()]);
+    let replies = exchange(socket, &request, 1).await?;
+    match frame::parse(&replies[0]) {
+        Ok(Value::Error(line)) => Err(ConnectError::NotLetIn(line)),
+        Ok(_) => Ok(()),
+        Err(_) => Err(ConnectError::NotRedis { step: "AUTH" }),
+    }
 }
 
 /// The `run_id` in an answer to INFO: another one is another server, or the same started anew.
@@ -187,10 +200,6 @@ fn handshake(config: &Config, setup: Setup<'_>) -> (Vec<u8>, Vec<Step>) {
     }
     // Only a courtesy to whoever reads the upstream's CLIENT LIST; a user may lack the right.
     step("CLIENT SETNAME", false, &[b"CLIENT", b"SETNAME", setup.name.as_bytes()]);
-    // Last: what a lane needs (SELECT, CLIENT TRACKING, INFO) its user need not be allowed, and all of it outlives AUTH.
-    if let Some(login) = setup.user.login() {
-        step(LOGIN, true, &[b"AUTH", &login.name, login.password.expose()]);
-    }
     (request, steps)
 }
 
