@@ -48,7 +48,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         parts.extend((0..nodes).map(count));
     }
     let changes = join == Join::Succeeded || !matches!(command.effect, Effect::None | Effect::Read);
-    fan_out::send(session, state, command, parts, How { join, places: Vec::new(), changes, seed: state.now })
+    let how = How { join, places: Vec::new(), changes, seed: state.now, each: None };
+    fan_out::send(session, state, command, parts, how)
 }
 
 fn changes<'a>(call: &Call<'a>, command: &Command) -> Changes<'a> {

@@ -139,17 +139,28 @@ pub(super) fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnM
 /// Sends a read of one key, for a reply that is already expected, by the newest topology: the fetch that it stands in for
 /// went by that too, and what the session sends later waits. The error: what to answer instead.
 pub(super) fn read(session: &Rc<Session>, state: &State, sequence: u64, name: &[u8], key: &[u8]) -> Result<(), String> {
+    let slot = session.worker().topology().is_cluster().then(|| Slot::of(key));
+    let mut frame = Vec::new();
+    nearside_resp::encode::command(&mut frame, &[name, key]);
+    read_as(session, state, sequence, slot, Frame::Borrowed(&frame))
+}
+
+/// As [`read`], of the keys of one slot, by this command.
+pub(super) fn read_as(
+    session: &Rc<Session>,
+    state: &State,
+    sequence: u64,
+    slot: Option<Slot>,
+    frame: Frame<'_>,
+) -> Result<(), String> {
     let worker = session.worker();
     let topology = Arc::clone(&worker.topology());
-    let slot = topology.is_cluster().then(|| Slot::of(key));
     let node = match slot {
         None => 0,
         Some(slot) => topology.position(slot).ok_or_else(|| place::not_served(session).to_owned())?,
     };
     let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
-    let mut frame = Vec::new();
-    nearside_resp::encode::command(&mut frame, &[name, key]);
     let lane = worker.lane(&topology.nodes()[node], &state.user, state.db, state.protocol).map_err(not_sent)?;
     let errand = Errand::new(session, sequence, state.now, slot, false);
-    lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None).map(drop).map_err(not_sent)
+    lane.submit(errand, frame, |_| Effect::None).map(drop).map_err(not_sent)
 }

@@ -16,6 +16,12 @@ use crate::session::state::State;
 /// The number by which the near-cache knows this command's replies.
 const GET: u16 = 0;
 
+/// Which of a key's cached replies are for this session.
+#[inline]
+pub(super) fn scope(state: &State) -> Scope {
+    Scope { user: state.user.id(), db: state.db, command: GET }
+}
+
 /// Serves one GET.
 #[inline]
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
@@ -33,7 +39,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         // while that write is still unknown to others.
         return bypass(session, state, call, command);
     }
-    let scope = Scope { user: state.user.id(), db: state.db, command: GET };
+    let scope = scope(state);
     match cache.read(key, scope, state.now, |reply| hit(state, &reply)) {
         Read::Hit(None) => Flow::Done,
         Read::Hit(Some(reply)) => answer(state, reply),
@@ -88,7 +94,7 @@ fn miss(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Comm
     Flow::Done
 }
 
-const NIL_RESP3: &[u8] = b"_\r\n";
+pub(super) const NIL_RESP3: &[u8] = b"_\r\n";
 const NIL_RESP2: &[u8] = b"$-1\r\n";
 
 /// A reply that was fetched in RESP3, as a client of `protocol` gets it.

@@ -18,6 +18,8 @@ pub(crate) struct How {
     pub(crate) changes: bool,
     /// For [`Join::Random`].
     pub(crate) seed: Time,
+    /// The parts are the keys of an MGET, read one by one; this is the command itself.
+    pub(crate) each: Option<Box<[u8]>>,
 }
 
 const DIFFERENT: &str = "UPSTREAM the nodes of the cluster gave answers that do not go together";
@@ -59,7 +61,7 @@ impl How {
     }
 }
 
-fn is_error(reply: &[u8]) -> bool {
+pub(super) fn is_error(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'-' | b'!'))
 }
 
@@ -200,7 +202,7 @@ fn scattered(seed: Time) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-fn array_of(elements: &[&[u8]]) -> Vec<u8> {
+pub(super) fn array_of(elements: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::with_capacity(elements.iter().map(|element| element.len()).sum::<usize>() + 16);
     encode::array_header(&mut out, elements.len());
     elements.iter().for_each(|element| out.extend_from_slice(element));
@@ -236,7 +238,7 @@ mod tests {
 
     fn joined(join: Join, places: &[u32], changes: bool, parts: &[&str]) -> String {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        let how = How { join, places: places.to_vec(), changes, seed: Time(7) };
+        let how = How { join, places: places.to_vec(), changes, seed: Time(7), each: None };
         String::from_utf8(how.join(&parts)).unwrap()
     }
 
@@ -311,7 +313,13 @@ mod tests {
         let parts: [&[u8]; 6] = [b"$1\r\na\r\n", b"$-1\r\n", b"$1\r\nc\r\n", b":30\r\n", b":0\r\n", b":10\r\n"];
         let mut drawn = [0; 2];
         for nanoseconds in 0..4000 {
-            let how = How { join: Join::Random, places: Vec::new(), changes: false, seed: Time(nanoseconds * 1000) };
+            let how = How {
+                join: Join::Random,
+                places: Vec::new(),
+                changes: false,
+                seed: Time(nanoseconds * 1000),
+                each: None,
+            };
             match &*how.join(&parts) {
                 b"$1\r\na\r\n" => drawn[0] += 1,
                 b"$1\r\nc\r\n" => drawn[1] += 1,

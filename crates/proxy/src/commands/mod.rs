@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `get` | GET: near-cache, else a fetch, else upstream |
 //! | `forward` | whatever goes upstream as it came; `place` says to which node |
+//! | `mget` | MGET: key by key from where GET gets its replies, or as a whole upstream |
 //! | `split` | before a cluster, MGET and its like: divided by slot |
 //! | `every_node` | before a cluster, what concerns all primaries |
 //! | `scan` | before a cluster, SCAN: node by node |
@@ -29,6 +30,7 @@ pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
 pub(crate) mod join;
+pub(crate) mod mget;
 mod pinned;
 pub(crate) mod place;
 pub(crate) mod scan;
@@ -44,7 +46,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use nearside_resp::Request;
 
-use self::table::{Command, Flags, Found, Route};
+use self::table::{Command, Flags, Found, Join, Route};
 use crate::lanes::forward::Frame;
 use crate::session::Session;
 use crate::session::own::Own;
@@ -122,6 +124,7 @@ fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &
     match command.route {
         Route::Cached => get::run(session, state, call, command),
         Route::All(join) => every_node::run(session, state, call, command, join),
+        Route::Split(Join::Values) => mget::run(session, state, call, command),
         Route::Walk => scan::run(session, state, call, command),
         Route::Forward | Route::Split(_) => forward::run(session, state, call, command, Shape::Plain),
         Route::Cluster => cluster_face::run(session, state, call, command),

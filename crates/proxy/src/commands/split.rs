@@ -43,19 +43,19 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
         Join::Values => groups.iter().flat_map(|group| group.keys.iter().map(|at| at - 1)).collect(),
         _ => Vec::new(),
     };
-    let how = How { join, places, changes: command.effect == Effect::Write, seed: state.now };
+    let how = How { join, places, changes: command.effect == Effect::Write, seed: state.now, each: None };
     fan_out::send(session, state, command, parts, how)
 }
 
 /// The keys of one slot, in the client's order.
-struct Group {
-    slot: Slot,
+pub(super) struct Group {
+    pub(super) slot: Slot,
     /// The positions of the keys among the arguments.
-    keys: Vec<u32>,
+    pub(super) keys: Vec<u32>,
 }
 
 /// The keys by slot; the slots in the order in which the client first names one of their keys.
-fn by_slot(request: &Request<'_>, step: usize) -> Vec<Group> {
+pub(super) fn by_slot(request: &Request<'_>, step: usize) -> Vec<Group> {
     let mut keys: Vec<(Slot, u32)> =
         request.args().enumerate().skip(1).step_by(step).map(|(at, key)| (Slot::of(key), at as u32)).collect();
     keys.sort_unstable();
@@ -68,7 +68,7 @@ fn by_slot(request: &Request<'_>, step: usize) -> Vec<Group> {
 
 impl Group {
     /// The command for these keys alone.
-    fn frame(&self, request: &Request<'_>, step: usize) -> Frame<'static> {
+    pub(super) fn frame(&self, request: &Request<'_>, step: usize) -> Frame<'static> {
         let arguments = self.keys.iter().flat_map(|at| (0..step).map(move |offset| *at as usize + offset));
         let mut frame = Vec::new();
         encode::array_header(&mut frame, 1 + self.keys.len() * step);

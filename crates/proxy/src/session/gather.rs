@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nearside_nearcache::Time;
+use bytes::Bytes;
+use nearside_nearcache::{CachedReply, Time};
 
 use super::Session;
 use super::state::State;
-use crate::commands::join;
+use crate::commands::{get, join, mget};
 use crate::net::clock;
 
 /// Parts are numbered from here on; a session does not live to run so many commands.
@@ -55,6 +56,10 @@ enum Part {
     /// What has arrived of it.
     Open(Vec<u8>),
     Whole(Vec<u8>),
+    /// Shared with others who waited for the same fetch.
+    Shared(Bytes),
+    /// Shared with the near-cache.
+    Cached(CachedReply),
 }
 
 impl Gathers {
@@ -72,6 +77,19 @@ impl Gathers {
     /// Parts that have yet to arrive.
     pub(crate) fn missing(&self) -> usize {
         self.missing
+    }
+
+    /// The reply `sequence` was answered without its parts: they concern nobody any more. Gives the bytes that they held.
+    pub(super) fn abandon(&mut self, sequence: u64) -> usize {
+        let first = self.open.iter().find(|(_, gather)| gather.sequence == sequence).map(|(first, _)| *first);
+        let Some(gather) = first.and_then(|first| self.open.remove(&first)) else { return 0 };
+        self.missing -= gather.missing;
+        gather.held
+    }
+
+    /// When the command came that this part belongs to.
+    fn since(&self, number: u64) -> Option<Time> {
+        self.open.range(..=number).next_back().map(|(_, gather)| gather.since)
     }
 
     /// Whether this part is waited for.
@@ -116,6 +134,8 @@ impl Part {
     fn bytes(&self) -> &[u8] {
         match self {
             Part::Open(bytes) | Part::Whole(bytes) => bytes,
+            Part::Shared(bytes) => bytes,
+            Part::Cached(reply) => reply,
         }
     }
 }
@@ -146,11 +166,55 @@ pub(super) fn fail(session: &Rc<Session>, state: &mut State, number: u64, line: 
     }
 }
 
-fn finish(session: &Rc<Session>, state: &mut State, gather: Gather) {
-    let parts: Vec<&[u8]> = gather.parts.iter().map(Part::bytes).collect();
-    let reply = gather.join.join(&parts);
+/// The near-cache has the part.
+pub(crate) fn deliver_cached(session: &Rc<Session>, state: &mut State, number: u64, reply: CachedReply) {
+    put(session, state, number, reply.len(), Part::Cached(reply));
+}
+
+/// A fetch has brought the part, or (`None`) nothing: then it is read upstream.
+#[cold]
+pub(super) fn deliver_fetched(
+    session: &Rc<Session>,
+    state: &mut State,
+    number: u64,
+    reply: Option<&Bytes>,
+    key: &[u8],
+) {
+    let Some(since) = state.gathers.since(number).filter(|_| state.gathers.is_open(number)) else { return };
+    let Some(reply) = reply else { return mget::read_upstream(session, state, number, key) };
+    let metrics = session.worker().metrics();
+    metrics.served_fetch(clock::now(), since);
+    let reply = get::shared_for_protocol(reply, state.protocol);
+    put(session, state, number, reply.len(), Part::Shared(reply));
+}
+
+fn put(session: &Rc<Session>, state: &mut State, number: u64, len: usize, part: Part) {
+    let Some((_, gather, _)) = state.gathers.find(number) else { return };
+    gather.held += len;
+    state.replies.hold(len);
+    if let Some(gather) = state.gathers.put(number, part) {
+        finish(session, state, gather);
+    }
+    session.check_output(state);
+}
+
+fn finish(session: &Rc<Session>, state: &mut State, mut gather: Gather) {
     state.replies.release_held(gather.held);
-    state.replies.complete(gather.sequence, reply, &mut state.output);
-    state.order.forward_answered(gather.sequence);
-    session.worker().metrics().served_forward(clock::now(), gather.since);
+    let parts: Vec<&[u8]> = gather.parts.iter().map(Part::bytes).collect();
+    let Some(request) = gather.join.each.take() else {
+        let reply = gather.join.join(&parts);
+        state.replies.complete(gather.sequence, reply, &mut state.output);
+        state.order.forward_answered(gather.sequence);
+        if state.order.any_fetch() {
+            state.order.fetch_answered(gather.sequence); // of an MGET that was sent as a whole after all
+        }
+        return session.worker().metrics().served_forward(clock::now(), gather.since);
+    };
+    match mget::complete(&parts, state.protocol) {
+        Some(reply) => {
+            state.replies.complete(gather.sequence, reply, &mut state.output);
+            state.order.fetch_answered(gather.sequence);
+        }
+        None => mget::send_whole(session, gather.sequence, gather.since, request),
+    }
 }

@@ -383,6 +383,9 @@ impl Session {
     /// As [`Session::deliver`], for the answer of a fetch; `None`: it brought none, and the read goes upstream.
     pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&Bytes>, key: &[u8]) {
         let state = &mut *self.state.borrow_mut();
+        if gather::is_part(sequence) && !state.closed {
+            return gather::deliver_fetched(self, state, sequence, reply, key);
+        }
         if state.closed || !state.replies.is_open(sequence) {
             return; // answered with an error when its time was up
         }
@@ -514,10 +517,26 @@ impl Session {
         self.wake();
     }
 
+    /// Lets `run` see the state, if the session has not ended and still owes the reply.
+    pub(crate) fn while_owed(&self, sequence: u64, run: impl FnOnce(&mut State)) {
+        let state = &mut *self.state.borrow_mut();
+        if !state.closed && state.replies.is_open(sequence) {
+            run(state);
+        }
+    }
+
+    /// The reply is not put together any more.
+    fn abandon_parts(&self, sequence: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let held = state.gathers.abandon(sequence);
+        state.replies.release_held(held);
+    }
+
     /// Fetches have a time limit of their own, however the lane that makes them fares.
     pub(crate) fn expire_fetches(self: &Rc<Self>, asked_before: Time) {
         loop {
             let Some(sequence) = self.state.borrow().order.fetch_before(asked_before) else { return };
+            self.abandon_parts(sequence);
             self.deliver(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n", true);
             self.flush_delivered(self.worker.now());
         }

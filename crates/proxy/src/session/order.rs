@@ -137,6 +137,11 @@ impl Order {
         !self.fetches.is_empty()
     }
 
+    /// How many.
+    pub(crate) fn fetches_under_way(&self) -> usize {
+        self.fetches.len()
+    }
+
     /// A fetch of `key` is under way for this session.
     pub(crate) fn fetch_pending(&self, key: &[u8]) -> bool {
         let hash = Self::hash(key);
