@@ -81,7 +81,7 @@ fn elsewhere(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: 
 }
 
 /// Lets the next command go another way than the own connection. False: something is in flight.
-fn steps_beside(state: &mut State) -> bool {
+pub(super) fn steps_beside(state: &mut State) -> bool {
     if state.replies.open() > 0 {
         return false;
     }

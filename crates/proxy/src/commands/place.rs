@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::table::{Command, Keys, Route};
-use super::{Call, Flow, client, refuse, split};
+use super::{Call, Flow, client, pinned, refuse, split};
 use crate::session::Session;
 use crate::session::state::State;
 use crate::topology::Slot;
@@ -60,8 +60,8 @@ pub(super) fn of_slot(session: &Rc<Session>, state: &mut State, slot: Option<Slo
 #[cold]
 fn crosses(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match command.route {
-        // Some of its keys may be those of commands in flight on the session's own connection.
-        Route::Split(_) if state.own.lane().is_some() && state.replies.open() > 0 => Flow::Wait,
+        // Some of its keys may be those of commands on the session's own connection, before it and behind it.
+        Route::Split(_) if state.own.lane().is_some() && !pinned::steps_beside(state) => Flow::Wait,
         Route::Split(join) => split::run(session, state, call, command, join),
         _ => refuse(state, CROSSSLOT),
     }
