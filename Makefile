@@ -16,7 +16,8 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 # Where rustup puts cargo, which may have been installed by the line before.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help run build test test-matrix test-clients interleavings lint bench-quick bench-size bench-micro fuzz clean
+.PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
+	test-clients-java test-clients-rust interleavings lint bench-quick bench-size bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,11 +29,12 @@ build: ## the release build: target/release/nearside
 	@.ci/need cargo cc
 	cargo build --release -p nearside
 
-test: .venv/installed ## every test: unit, property, whole program, interleavings, redis-py
+test: test-rust test-clients-python ## every test: unit, property, whole program, interleavings, Python's clients
+
+test-rust:
 	@.ci/need cargo cc redis-server
 	cargo test --no-fail-fast
 	@$(MAKE) --no-print-directory interleavings
-	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
 
 # A recipe's line fails as its last command does: hence `set -e`.
 test-matrix: ## the command table and the differential test against this system's Redis, Redis 8.0 and Valkey 8.1
@@ -43,11 +45,27 @@ test-matrix: ## the command table and the differential test against this system'
 		cargo test -p nearside-tests --test differential; \
 	done
 
-test-clients: .venv/installed $(NODE_MODULES)/.package-lock.json ## client libraries with their default settings, before one Redis and a cluster: redis-py, go-redis, ioredis, node-redis
-	@.ci/need cargo cc redis-server go
+test-clients: test-clients-python test-clients-go test-clients-node test-clients-java test-clients-rust ## client libraries with their default settings, and queues built on them, before one Redis and a cluster
+
+test-clients-python: .venv/installed # redis-py, valkey-glide, Celery, RQ
+	@.ci/need cargo cc redis-server
 	tests/clients/with-upstream .venv/bin/python -m pytest tests/clients/python
+
+test-clients-go: # go-redis
+	@.ci/need cargo cc redis-server go
 	tests/clients/with-upstream go -C tests/clients/go test -count=1 ./...
+
+test-clients-node: $(NODE_MODULES)/.package-lock.json # ioredis, node-redis, BullMQ
+	@.ci/need cargo cc redis-server
 	tests/clients/with-upstream npm --prefix tests/clients/node test
+
+test-clients-java: # Jedis, Lettuce
+	@.ci/need cargo cc redis-server mvn
+	tests/clients/with-upstream mvn -q -B -ntp -f tests/clients/java/pom.xml test
+
+test-clients-rust: # redis-rs, fred
+	@.ci/need cargo cc redis-server
+	tests/clients/with-upstream cargo test --locked --manifest-path tests/clients/rust/Cargo.toml
 
 interleavings: ## the near-cache's races, explored from seeds that replay
 	@.ci/need cargo cc
@@ -86,7 +104,7 @@ fuzz: ## the codec before any bytes, by coverage: TARGET=request_decode or reply
 
 clean: ## remove what was built and installed here
 	cargo clean
-	rm -rf .run .venv $(NODE_MODULES)
+	rm -rf .run .venv $(NODE_MODULES) tests/clients/java/target tests/clients/rust/target
 
 .venv/installed: tests/clients/python/requirements.txt
 	@.ci/need python

@@ -28,3 +28,14 @@ export async function untilItSucceeds(attempt, isPassing) {
     }
   }
 }
+
+/** What a listener, that `begin` is given, has heard after so many times. */
+export function heard(count, begin) {
+  const all = [];
+  return new Promise((resolve) => {
+    begin((message) => {
+      all.push(message);
+      if (all.length === count) resolve(all);
+    });
+  });
+}

@@ -1,5 +1,7 @@
 """What tests/clients/with-upstream tells of the servers that it started."""
 
+import concurrent.futures
+import contextlib
 import os
 import re
 import socket
@@ -7,6 +9,9 @@ import urllib.request
 
 import pytest
 import redis
+import redis.asyncio
+
+from blocking_asyncio import PATIENCE_S, Blocking, Loop
 
 
 def pytest_configure():
@@ -78,3 +83,64 @@ def empty(upstream_ports):
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"FLUSHALL\r\n")
             assert connection.recv(64) == b"+OK\r\n"
+
+
+CLIENTS = {
+    "redis-py": redis.Redis,
+    "redis-py asyncio": redis.asyncio.Redis,
+    "redis-py RedisCluster": redis.RedisCluster,
+    "redis-py asyncio RedisCluster": redis.asyncio.RedisCluster,
+}
+
+
+@pytest.fixture(params=CLIENTS)
+def connect(request, port):
+    """Makes clients of one of redis-py's kinds, with default settings; all are called in the same way."""
+    if "Cluster" in request.param and os.environ["NEARSIDE_TEST_UPSTREAM"] != "cluster":
+        pytest.skip("a client of a cluster asks for one")
+    if "Cluster" not in request.param and is_direct_cluster():
+        pytest.skip("a client of one server asks for one")
+    loop = Loop()
+    with contextlib.ExitStack() as clients:
+
+        def connect():
+            # A client of a cluster asks for a host, too.
+            kind = CLIENTS[request.param]
+            if "asyncio" not in request.param:
+                return clients.enter_context(kind(host="localhost", port=port))
+
+            async def make():
+                return await kind(host="localhost", port=port).initialize()
+
+            client = Blocking(loop.run(make()), loop)
+            clients.callback(client.aclose)
+            return client
+
+        yield connect
+
+
+@pytest.fixture
+def client(connect):
+    return connect()
+
+
+@pytest.fixture
+def key(request):
+    """Names keys of one test's own, all in one slot."""
+    return lambda name: f"{{{request.node.name}}}{name}"
+
+
+@pytest.fixture
+def at_once():
+    """Runs functions in threads of their own, and gives what they return; raises what one of them raises."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=32) as threads:
+        yield lambda functions: [each.result(PATIENCE_S) for each in [threads.submit(function) for function in functions]]
+
+
+@pytest.fixture
+def is_cluster():
+    return os.environ["NEARSIDE_TEST_UPSTREAM"] == "cluster"
+
+
+def is_direct_cluster():
+    return os.environ["NEARSIDE_TEST_UPSTREAM"] == "cluster" and "NEARSIDE_ADMIN" not in os.environ
