@@ -4,6 +4,7 @@
 //! proxy. A read sent at *t* must see at least the newest version that was acknowledged before *t* − `max-staleness`.
 //! Both times are taken on the safe side, so a slow machine cannot make a good proxy fail; errors are no staleness.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::cluster::{RedisCluster, spread_keys};
 use crate::cluster_client::ClusterClient;
+use crate::reply::Reply;
 use crate::socket::Address;
 
 /// As many before a cluster: more than it has nodes.
@@ -78,6 +80,17 @@ impl Freshness {
     /// [with writes on replicas](ClusterClient::with_writes_on_replicas).
     #[must_use]
     pub fn on_keys(keys: Vec<String>, mut writer: ClusterClient, proxy: &Address, max_staleness: Duration) -> Self {
+        Self::written_by(keys, move |args| writer.try_command(args), proxy, max_staleness)
+    }
+
+    /// The same with whatever carries out a write: an error, or any reply but `OK`, and it is made again.
+    #[must_use]
+    pub fn written_by(
+        keys: Vec<String>,
+        mut writer: impl FnMut(&[&str]) -> io::Result<Reply> + Send + 'static,
+        proxy: &Address,
+        max_staleness: Duration,
+    ) -> Self {
         let shared = Arc::new(Shared {
             max_staleness,
             stop: AtomicBool::new(false),
@@ -120,7 +133,7 @@ fn name() -> String {
 }
 
 impl Shared {
-    fn write(&self, writer: &mut ClusterClient) {
+    fn write(&self, writer: &mut dyn FnMut(&[&str]) -> io::Result<Reply>) {
         let mut versions = vec![0; self.keys.len()];
         for round in 0_usize.. {
             if self.stop.load(Ordering::Relaxed) {
@@ -132,7 +145,7 @@ impl Shared {
             let key = round % self.keys.len();
             let next = versions[key] + 1;
             // While the server is down there is nothing to write; a version whose write failed is written again.
-            let reply = writer.try_command(&["SET", &self.keys[key], &next.to_string()]);
+            let reply = writer(&["SET", &self.keys[key], &next.to_string()]);
             if reply.is_ok_and(|reply| reply == "+OK\r\n") {
                 self.acknowledged[key].lock().expect("no thread panics with the lock").push(Instant::now());
                 versions[key] = next;

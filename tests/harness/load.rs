@@ -231,6 +231,8 @@ impl LoadClient {
                 std::thread::sleep(PAUSE_AFTER_REFUSAL);
             }
         }
+        // It does no more: whoever waits for its answers waits in vain, and shall see why.
+        self.journal.faults.iter().for_each(|fault| eprintln!("client {}: {fault:?}", self.number));
         self.journal
     }
 

@@ -79,6 +79,12 @@ impl RedisServer {
         })
     }
 
+    /// What it printed so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+
     /// Where it listens by TCP.
     #[must_use]
     pub fn address(&self) -> Address {
@@ -212,11 +218,17 @@ fn cluster_args(bus_port: u16) -> Vec<String> {
     words.chain(["--cluster-port".to_owned(), bus_port.to_string()]).collect()
 }
 
-fn command(port: u16, folder: &TempDir, args: &[String]) -> Command {
+/// The server's program, to which arguments are to be added.
+pub(crate) fn program() -> Command {
     let line = std::env::var("NEARSIDE_TEST_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
     let mut words = line.split_ascii_whitespace();
     let mut command = Command::new(words.next().expect("NEARSIDE_TEST_REDIS names a program"));
     command.args(words);
+    command
+}
+
+fn command(port: u16, folder: &TempDir, args: &[String]) -> Command {
+    let mut command = program();
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
     command.arg("--dir").arg(folder.path());
     command.arg("--unixsocket").arg(folder.path().join("socket"));

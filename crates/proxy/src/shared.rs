@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use nearside_nearcache::{FillTicket, NearCache, Time};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 
 use crate::commands::table::Table;
 use crate::config::{Config, Servers, UpstreamAddress};
@@ -21,6 +23,9 @@ use crate::users::{self, Attempt, Attempts, User, Users, Verdict};
 
 /// Messages a worker's mailbox holds; what does not fit goes the way without the cache, or is told again.
 pub(crate) const MAILBOX: usize = 64 * 1024;
+
+/// How long a connection that was lost is not made again for want of the Sentinels' word.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(500);
 
 /// What is said to a worker.
 pub(crate) enum Message {
@@ -84,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) members: ArcSwap<HashSet<UpstreamAddress>>,
     /// Somebody has reason to think that the topology has changed.
     pub(crate) topology_doubted: Notify,
+    /// With Sentinels: when most of them still said that the primary is the one that is published.
+    pub(crate) confirmed: watch::Sender<Time>,
     /// Clients allowed: `max-clients`, or what the file limit leaves of it.
     pub(crate) max_clients: AtomicUsize,
     /// Memory of all sessions' buffers, in bytes.
@@ -129,6 +136,7 @@ impl Shared {
         let topology = match &config.upstream.servers {
             Servers::Standalone(address) => Topology::standalone(nodes.at(address).expect("it is the first")),
             Servers::Cluster(_) => Topology::unknown_cluster(),
+            Servers::Sentinel(_) => Topology::primary(0, None),
         };
         let (logins, attempts) = users::attempts();
         Shared {
@@ -151,6 +159,7 @@ impl Shared {
             topology_version: AtomicU64::new(0),
             members: ArcSwap::default(),
             topology_doubted: Notify::new(),
+            confirmed: watch::Sender::new(Time(0)),
             buffers: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             unknown_commands,
@@ -167,6 +176,23 @@ impl Shared {
             self.retire(node);
         }
         epoch
+    }
+
+    /// A connection to `node` was lost or could not be made.
+    pub(crate) fn doubt(&self, node: &Node) {
+        node.doubt(clock::now());
+        self.topology_doubted.notify_one();
+    }
+
+    /// Waits until the Sentinels still name `node`, after it was last doubted: it may have been replaced, and not know it yet.
+    /// Not for long: when most of them are away, nobody can be replaced.
+    /// <https://redis.io/docs/latest/develop/reference/sentinel-clients/#handling-reconnections>
+    pub(crate) async fn until_confirmed(&self, node: &Node) {
+        let doubted = node.doubted();
+        if doubted > Time(0) {
+            // That it did not come in time says as little as that it came.
+            let _ = timeout(CONFIRMED_WITHIN, self.confirmed.subscribe().wait_for(|since| *since >= doubted)).await;
+        }
     }
 
     /// Nothing that was fetched from `node` until now is served any more.
@@ -196,7 +222,8 @@ impl Shared {
         for node in before.nodes().iter().filter(|node| !topology.leaves(node, &before)) {
             self.retire(node);
         }
-        topology.nodes().iter().for_each(|node| self.prepare_loader(node, 0));
+        let first_db = u16::try_from(self.config.upstream.db).unwrap_or(0);
+        topology.nodes().iter().for_each(|node| self.prepare_loader(node, first_db));
         for mailbox in &self.mailboxes {
             // A worker whose mailbox is full looks by itself, a little later.
             let _ = mailbox.try_send(Message::Topology);

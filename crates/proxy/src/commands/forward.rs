@@ -156,9 +156,10 @@ pub(super) fn read_as(
     let worker = session.worker();
     let topology = Arc::clone(&worker.topology());
     let node = match slot {
-        None => 0,
-        Some(slot) => topology.position(slot).ok_or_else(|| place::not_served(session).to_owned())?,
+        None => (!topology.nodes().is_empty()).then_some(0),
+        Some(slot) => topology.position(slot),
     };
+    let node = node.ok_or_else(|| place::not_served(session).to_owned())?;
     let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
     let lane = worker.lane(&topology.nodes()[node], &state.user, state.db, state.protocol).map_err(not_sent)?;
     let errand = Errand::new(session, sequence, state.now, slot, false);

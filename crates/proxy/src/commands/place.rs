@@ -1,4 +1,5 @@
-//! Which node a command goes to. Before a standalone server there is one; in a cluster the slot of the keys decides.
+//! Which node a command goes to. Before a standalone server there is one; with Sentinels there is one at a time; in a
+//! cluster the slot of the keys decides.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,10 +28,27 @@ pub(super) struct Place {
 /// Finds the place. The error: what became of the command instead.
 #[inline]
 pub(super) fn of(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
-    if !state.topology.is_cluster() {
+    if state.topology.is_fixed() {
         return Ok(Place { node: 0, slot: None });
     }
-    in_cluster(session, state, call, command)
+    if state.topology.is_cluster() {
+        return in_cluster(session, state, call, command);
+    }
+    primary(session, state).map(|node| Place { node, slot: None })
+}
+
+/// The one server that has everything. The error: what became of the command instead.
+pub(super) fn primary(session: &Rc<Session>, state: &mut State) -> Result<usize, Flow> {
+    if state.topology.is_fixed() {
+        return Ok(0);
+    }
+    if !is_up_to_date(session, state) {
+        return Err(Flow::Wait);
+    }
+    if state.topology.nodes().is_empty() {
+        return Err(refuse(state, not_served(session)));
+    }
+    Ok(0)
 }
 
 fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Result<Place, Flow> {
@@ -130,8 +148,10 @@ fn any(session: &Rc<Session>, state: &mut State) -> Option<usize> {
 pub(super) fn not_served(session: &Rc<Session>) -> &'static str {
     let shared = session.worker().shared();
     shared.topology_doubted.notify_one();
-    if shared.topology.load().nodes().is_empty() {
-        return "UPSTREAM no node of the cluster has said yet who serves what; the command was not sent";
+    let topology = shared.topology.load();
+    match (topology.nodes(), topology.is_cluster()) {
+        ([], true) => "UPSTREAM no node of the cluster has said yet who serves what; the command was not sent",
+        ([], false) => "UPSTREAM no Sentinel has named a primary yet that says it is one; the command was not sent",
+        _ => NOT_SERVED,
     }
-    NOT_SERVED
 }

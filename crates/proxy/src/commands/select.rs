@@ -10,7 +10,7 @@ use nearside_resp::{Request, encode};
 
 use super::pinned::{self, Sending};
 use super::table::Command;
-use super::{Call, Flow, client};
+use super::{Call, Flow, client, place};
 use crate::lanes::forward::{Errand, Frame};
 use crate::lanes::written::Effect;
 use crate::session::Session;
@@ -30,7 +30,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
     }
     match parse_db(request.arg(1)) {
         Ok(db) if db == state.db && state.user.is_own() => state.answer_ok(),
-        Ok(db) => move_to(session, state, db),
+        Ok(db) => match place::primary(session, state) {
+            Ok(node) => move_to(session, state, db, node),
+            Err(flow) => return flow,
+        },
         Err(text) => state.answer_error(text),
     }
     Flow::Done
@@ -68,9 +71,9 @@ pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: 
     flow
 }
 
-/// Before a standalone server: in a cluster there is nowhere to move to.
-fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
-    let lane = match session.worker().lane(&state.topology.nodes()[0], &state.user, db, state.protocol) {
+/// Where one server has everything: in a cluster there is nowhere to move to.
+fn move_to(session: &Rc<Session>, state: &mut State, db: u16, node: usize) {
+    let lane = match session.worker().lane(&state.topology.nodes()[node], &state.user, db, state.protocol) {
         Ok(lane) => lane,
         Err(reason) => return state.answer_error(format!("UPSTREAM {reason}; the database was not changed")),
     };
@@ -84,7 +87,7 @@ fn move_to(session: &Rc<Session>, state: &mut State, db: u16) {
     let errand = Errand::new(session, sequence, state.now, None, false);
     match lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
         Ok(_) => state.moving = true,
-        Err(reason) => super::forward::not_sent(state, 0, &reason),
+        Err(reason) => super::forward::not_sent(state, node, &reason),
     }
 }
 

@@ -29,7 +29,7 @@ use settings::Setting;
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use listen::{Listen, ListenAddress};
 pub(crate) use secret::Secret;
-pub(crate) use upstream::{Servers, Upstream, UpstreamAddress};
+pub(crate) use upstream::{Credentials, Sentinels, Servers, Upstream, UpstreamAddress};
 
 /// Every setting, resolved and valid. Sizes are in bytes.
 #[derive(Clone, Debug)]

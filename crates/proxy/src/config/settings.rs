@@ -115,10 +115,12 @@ pub(crate) static UPSTREAM: Setting = Setting {
     value: "URL",
     default: "redis://127.0.0.1:6379",
     takes: Takes::One,
-    allowed: "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] \
-              or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
+    allowed: "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
+              redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
     help: "The Redis behind the proxy: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
-           redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] or unix:///PATH[?db=DB]",
+           redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
+           redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] for the primary that Sentinels call NAME \
+           (whose own login is ?sentinel-username=USER&sentinel-password=PASSWORD) or unix:///PATH[?db=DB]",
 };
 
 pub(crate) static WORKERS: Setting = Setting {
@@ -271,7 +273,8 @@ pub(crate) static TOPOLOGY_INTERVAL: Setting = Setting {
     default: "auto",
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 1s, or auto",
-    help: "How often every primary of a cluster is asked which slots it serves; auto: as often as max-staleness says",
+    help: "How often every primary of a cluster is asked which slots it serves, or Sentinels which server is the primary; \
+           auto: as often as max-staleness says",
 };
 
 pub(crate) static CLUSTER_FACE: Setting = Setting {

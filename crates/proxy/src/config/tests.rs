@@ -255,7 +255,8 @@ fn a_bad_value_is_told_with_its_setting_its_place_and_what_is_allowed() {
             &["--upstream", "rediss://me:secret@h"],
             "--upstream on the command line: bad value \"rediss://***@h\": rediss:// is not supported yet; expected \
              redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
-             redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
+             redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
+             redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
         ),
     ] {
         assert_eq!(error(flags), expected);

@@ -10,6 +10,8 @@ use super::{listen, units};
 
 /// The port of `redis://` URLs that name none.
 const DEFAULT_PORT: u16 = 6379;
+/// That of Sentinels.
+const SENTINEL_PORT: u16 = 26379;
 
 /// The Redis behind the proxy. Prints as its URL without the credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,19 @@ pub(crate) enum Servers {
     Standalone(UpstreamAddress),
     /// A Redis Cluster, of which these nodes can tell the others; at least one.
     Cluster(Vec<UpstreamAddress>),
+    /// The primary that Sentinels name, whichever server that is at a time.
+    Sentinel(Sentinels),
+}
+
+/// Who says which server is the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sentinels {
+    /// By which they know it.
+    pub(crate) name: String,
+    /// At least one.
+    pub(crate) addresses: Vec<UpstreamAddress>,
+    /// How to log in there, which is not how to log in at the servers; `None`: not at all.
+    pub(crate) credentials: Option<Credentials>,
 }
 
 /// How to reach a server.
@@ -77,20 +92,26 @@ pub(super) enum UrlError {
     ClusterDatabase,
     #[error("the path of the socket is missing")]
     NoPath,
-    #[error("its only parameter may be db, with unix://")]
+    #[error(
+        "its only parameters may be db, with unix://, and sentinel-username and sentinel-password, with redis-sentinel://"
+    )]
     Parameter,
+    #[error("the name by which the Sentinels know the primary is missing")]
+    NoName,
 }
 
 impl Upstream {
-    /// `redis://[[user]:password@]host[:port][/db]`, `redis-cluster://[[user]:password@]host[:port][,host[:port]…]` or
+    /// `redis://[[user]:password@]host[:port][/db]`, `redis-cluster://[[user]:password@]host[:port][,host[:port]…]`,
+    /// `redis-sentinel://[[user]:password@]host[:port][,host[:port]…]/name[/db][?sentinel-username=…&sentinel-password=…]` or
     /// `unix://[[user]:password@]/path[?db=db]`.
     pub(super) fn parse(url: &str) -> Result<Upstream, UrlError> {
         let (scheme, rest) = url.split_once("://").ok_or(UrlError::NoScheme)?;
         let servers = match scheme {
             "redis" => standalone,
             "redis-cluster" => cluster,
+            "redis-sentinel" => sentinel,
             "unix" => unix,
-            "rediss" | "rediss-cluster" | "redis-sentinel" | "rediss-sentinel" => {
+            "rediss" | "rediss-cluster" | "rediss-sentinel" => {
                 return Err(UrlError::NotSupportedYet(scheme.to_owned()));
             }
             _ => return Err(UrlError::UnknownScheme(scheme.to_owned())),
@@ -103,11 +124,12 @@ impl Upstream {
         Ok(Upstream { servers, credentials, db })
     }
 
-    /// Where to ask when nothing is known yet: the server, or the nodes of a cluster that were named.
+    /// The servers that were named: the one, or some nodes of a cluster. Sentinels are none.
     pub(crate) fn seeds(&self) -> &[UpstreamAddress] {
         match &self.servers {
             Servers::Standalone(address) => std::slice::from_ref(address),
             Servers::Cluster(seeds) => seeds,
+            Servers::Sentinel(_) => &[],
         }
     }
 }
@@ -115,9 +137,14 @@ impl Upstream {
 /// `url` with everything that may be a password replaced, also where the URL is malformed.
 pub(super) fn without_password(url: &str) -> String {
     let start = url.find("://").map_or(0, |at| at + 3);
-    match url.rfind('@') {
+    let shown = match url.rfind('@') {
         Some(at) if at >= start => format!("{}***{}", &url[..start], &url[at..]),
         _ => url.to_owned(),
+    };
+    // A parameter may hold another one.
+    match shown.split_once('?') {
+        Some((shown, _)) => format!("{shown}?***"),
+        None => shown,
     }
 }
 
@@ -138,7 +165,7 @@ fn standalone(authority: &str, path: &str, query: Option<&str>) -> Result<(Serve
         return Err(UrlError::Parameter);
     }
     let db = path.trim_start_matches('/');
-    Ok((Servers::Standalone(tcp(authority)?), if db.is_empty() { 0 } else { database(db)? }))
+    Ok((Servers::Standalone(tcp(authority, DEFAULT_PORT)?), if db.is_empty() { 0 } else { database(db)? }))
 }
 
 fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
@@ -148,11 +175,42 @@ fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers,
     if !["", "/", "/0"].contains(&path) {
         return Err(UrlError::ClusterDatabase);
     }
-    let seeds = authority.split(',').map(tcp).collect::<Result<_, _>>()?;
-    Ok((Servers::Cluster(seeds), 0))
+    Ok((Servers::Cluster(several(authority, DEFAULT_PORT)?), 0))
 }
 
-fn tcp(authority: &str) -> Result<UpstreamAddress, UrlError> {
+fn sentinel(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+    let addresses = several(authority, SENTINEL_PORT)?;
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let (name, db) = path.split_once('/').unwrap_or((path, ""));
+    let name = percent_decode(name)?;
+    if name.is_empty() {
+        return Err(UrlError::NoName);
+    }
+    let db = if db.is_empty() { 0 } else { database(db)? };
+    let (mut username, mut password) = (None, None);
+    for parameter in query.into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = parameter.split_once('=').ok_or(UrlError::Parameter)?;
+        match name {
+            "sentinel-username" => username = Some(percent_decode(value)?),
+            "sentinel-password" => password = Some(percent_decode(value)?),
+            _ => return Err(UrlError::Parameter),
+        }
+    }
+    let credentials = match (username, password) {
+        (username, Some(password)) if !password.is_empty() => {
+            Some(Credentials { username, password: Secret::new(password.into_bytes()) })
+        }
+        (None, None) => None,
+        _ => return Err(UrlError::NoPassword),
+    };
+    Ok((Servers::Sentinel(Sentinels { name, addresses, credentials }), db))
+}
+
+fn several(authority: &str, default_port: u16) -> Result<Vec<UpstreamAddress>, UrlError> {
+    authority.split(',').map(|authority| tcp(authority, default_port)).collect()
+}
+
+fn tcp(authority: &str, default_port: u16) -> Result<UpstreamAddress, UrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -167,7 +225,7 @@ fn tcp(authority: &str) -> Result<UpstreamAddress, UrlError> {
             (host, port)
         }
     };
-    Ok(UpstreamAddress::Tcp { host: host.to_owned(), port: port_or_default(port)? })
+    Ok(UpstreamAddress::Tcp { host: host.to_owned(), port: port_or(port, default_port)? })
 }
 
 fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
@@ -182,9 +240,9 @@ fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), U
 }
 
 /// What follows the host: nothing, or `:` and a port.
-fn port_or_default(text: &str) -> Result<u16, UrlError> {
+fn port_or(text: &str, default: u16) -> Result<u16, UrlError> {
     if text.is_empty() {
-        return Ok(DEFAULT_PORT);
+        return Ok(default);
     }
     let port = text.strip_prefix(':').and_then(units::number).ok_or(UrlError::Port)?;
     u16::try_from(port).ok().filter(|port| *port != 0).ok_or(UrlError::Port)
@@ -222,12 +280,17 @@ impl fmt::Display for Upstream {
             (Servers::Standalone(UpstreamAddress::Unix(path)), db) => write!(f, "unix://{}?db={db}", path.display()),
             (Servers::Standalone(address), 0) => write!(f, "redis://{address}"),
             (Servers::Standalone(address), db) => write!(f, "redis://{address}/{db}"),
-            (Servers::Cluster(seeds), _) => {
-                let seeds: Vec<_> = seeds.iter().map(UpstreamAddress::to_string).collect();
-                write!(f, "redis-cluster://{}", seeds.join(","))
+            (Servers::Cluster(seeds), _) => write!(f, "redis-cluster://{}", joined(seeds)),
+            (Servers::Sentinel(Sentinels { name, addresses, .. }), db) => {
+                write!(f, "redis-sentinel://{}/{name}", joined(addresses))?;
+                if db == 0 { Ok(()) } else { write!(f, "/{db}") }
             }
         }
     }
+}
+
+fn joined(addresses: &[UpstreamAddress]) -> String {
+    addresses.iter().map(UpstreamAddress::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// `host:port`, `[ipv6]:port`, or the path.
@@ -285,6 +348,34 @@ mod tests {
         }
     }
 
+    fn sentinels(name: &str, addresses: &[(&str, u16)], db: u32) -> Upstream {
+        let addresses = addresses.iter().map(|(host, port)| at(host, *port)).collect();
+        let servers = Servers::Sentinel(Sentinels { name: name.into(), addresses, credentials: None });
+        Upstream { servers, credentials: None, db }
+    }
+
+    #[test]
+    fn sentinels_are_named_with_what_they_call_the_primary() {
+        for (url, upstream, printed) in [
+            ("redis-sentinel://h/m", sentinels("m", &[("h", 26379)], 0), "redis-sentinel://h:26379/m"),
+            (
+                "redis-sentinel://h:1,[::1],i/my-%20master/3",
+                sentinels("my- master", &[("h", 1), ("::1", 26379), ("i", 26379)], 3),
+                "redis-sentinel://h:1,[::1]:26379,i:26379/my- master/3",
+            ),
+        ] {
+            assert_eq!(Upstream::parse(url), Ok(upstream.clone()), "{url}");
+            assert_eq!(upstream.to_string(), printed);
+        }
+        let url = "redis-sentinel://me:secret@h/m?sentinel-username=you&sentinel-password=p%26%3d";
+        let upstream = Upstream::parse(url).unwrap();
+        assert_eq!(upstream.credentials.as_ref().unwrap().username.as_deref(), Some("me"));
+        let Servers::Sentinel(Sentinels { credentials: Some(login), .. }) = &upstream.servers else { panic!() };
+        assert_eq!((login.username.as_deref(), login.password.expose()), (Some("you"), &b"p&="[..]));
+        assert!(!format!("{upstream:?} {upstream}").contains("p&="));
+        assert_eq!(without_password(url), "redis-sentinel://***@h/m?***");
+    }
+
     #[test]
     fn credentials_are_decoded() {
         for (url, username, password) in [
@@ -315,7 +406,13 @@ mod tests {
             ("redis-cluster://h,", UrlError::Host),
             ("redis-cluster://h,i:0", UrlError::Port),
             ("redis-cluster://h?x", UrlError::Parameter),
-            ("redis-sentinel://h", UrlError::NotSupportedYet("redis-sentinel".into())),
+            ("redis-sentinel://h", UrlError::NoName),
+            ("redis-sentinel:///m", UrlError::Host),
+            ("redis-sentinel://h//1", UrlError::NoName),
+            ("redis-sentinel://h/m/x", UrlError::Database),
+            ("redis-sentinel://h/m?db=1", UrlError::Parameter),
+            ("redis-sentinel://h/m?sentinel-username=me", UrlError::NoPassword),
+            ("rediss-sentinel://h/m", UrlError::NotSupportedYet("rediss-sentinel".into())),
             ("http://h", UrlError::UnknownScheme("http".into())),
             ("redis://secret@h", UrlError::NoPassword),
             ("redis://me:@h", UrlError::NoPassword),

@@ -32,7 +32,7 @@ pub(super) fn shared(flags: &[&str]) -> (Arc<Shared>, Vec<mpsc::Receiver<Message
 
 /// A client of the upstream of these settings.
 pub(super) fn client(config: &Config) -> UpstreamClient {
-    UpstreamClient::new(config, &config.upstream.seeds()[0])
+    UpstreamClient::new(config, &config.upstream.seeds()[0], config.upstream.credentials.as_ref())
 }
 
 /// The URL of an upstream that is not there.

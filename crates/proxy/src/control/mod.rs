@@ -16,6 +16,7 @@ mod logins;
 mod metrics;
 mod questions;
 mod seldom;
+mod sentinel;
 mod signals;
 mod sweep;
 mod upstream;
@@ -92,6 +93,9 @@ fn start_background(shared: &Arc<Shared>, admin: Vec<Acceptor>, questions: mpsc:
     match &shared.config.upstream.servers {
         Servers::Standalone(address) => tasks.spawn(health::ping(clients.at(address), pings)),
         Servers::Cluster(_) => tasks.spawn(cluster::watch(Arc::clone(shared), Arc::clone(&clients), pings)),
+        Servers::Sentinel(sentinels) => {
+            tasks.spawn(sentinel::watch(Arc::clone(shared), sentinels.clone(), Arc::clone(&clients), pings))
+        }
     };
     tasks.spawn(questions::run(Arc::clone(shared), clients, questions));
     let attempts = shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).take();

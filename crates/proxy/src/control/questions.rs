@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::clients::Clients;
 use super::seldom::Seldom;
+use super::upstream::UpstreamError;
 use crate::shared::{Message, Shared, Unknown};
 
 /// Questions put together at most.
@@ -32,7 +33,10 @@ pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<Clients>, mut questio
     while questions.recv_many(&mut batch, BATCH).await > 0 {
         let names = answers.missing(&batch, Instant::now());
         if !names.is_empty() {
-            let reply = upstream.any().command_info(&names).await;
+            let reply = match upstream.any() {
+                Some(client) => client.command_info(&names).await,
+                None => Err(UpstreamError::Failed("no server is known yet".to_owned())),
+            };
             if let Err(error) = &reply
                 && trouble.is_due()
             {

@@ -17,7 +17,8 @@ use nearside_resp::frame::Value;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::config::{Config, UpstreamAddress};
+use crate::config::{Config, Credentials, UpstreamAddress};
+use crate::topology::monitored::Claim;
 use crate::topology::view::View;
 
 /// How long an answer may take. What is asked here takes a server microseconds.
@@ -67,9 +68,8 @@ impl Drop for Connection {
 }
 
 impl UpstreamClient {
-    /// A client of the server at `address`, with the login of the settings.
-    pub(super) fn new(config: &Config, address: &UpstreamAddress) -> Self {
-        let login = config.upstream.credentials.as_ref();
+    /// A client of the server or Sentinel at `address`.
+    pub(super) fn new(config: &Config, address: &UpstreamAddress, login: Option<&Credentials>) -> Self {
         UpstreamClient {
             config: FredConfig {
                 server: server(address),
@@ -102,6 +102,43 @@ impl UpstreamClient {
         let slots = self.command("CLUSTER", ["SLOTS"]).await?;
         View::parse(&nodes, &slots, address)
             .ok_or_else(|| UpstreamError::Failed("its answer is not that of a cluster's node".to_owned()))
+    }
+
+    /// Which server a Sentinel says is the primary of this name, and since which failover.
+    pub(super) async fn monitored(&self, name: &str) -> Result<Claim, UpstreamError> {
+        // The address and the epoch come by two commands: `SENTINEL MASTER` still tells the old address when the new epoch
+        // has begun. They belong together if the epoch is the same before and after.
+        let mut before = self.config_epoch(name).await?;
+        loop {
+            let address = self.command("SENTINEL", ["GET-MASTER-ADDR-BY-NAME", name]).await?;
+            let epoch = self.config_epoch(name).await?;
+            let address =
+                master_address(&address).ok_or_else(|| UpstreamError::Failed(format!("it knows no {name}")))?;
+            if before == epoch {
+                return Ok(Claim { address, epoch });
+            }
+            before = epoch; // failovers are seconds apart
+        }
+    }
+
+    async fn config_epoch(&self, name: &str) -> Result<u64, UpstreamError> {
+        let master = self.command("SENTINEL", ["MASTER", name]).await?;
+        let epoch = master.field(b"config-epoch").and_then(Value::as_bytes).and_then(number);
+        epoch.ok_or_else(|| UpstreamError::Failed("its answer is not that of a Sentinel".to_owned()))
+    }
+
+    /// Whether it says that it is a primary.
+    pub(super) async fn is_primary(&self) -> Result<bool, UpstreamError> {
+        // Every user may ask that, though not of a server before Redis 6.
+        let hello = self.command("HELLO", []).await;
+        let role = match &hello {
+            Ok(hello) => hello.field(b"role").and_then(Value::as_bytes).map(<[u8]>::to_vec),
+            Err(_) => {
+                let role = self.command("ROLE", []).await?;
+                role.as_items().and_then(|items| items.first()?.as_bytes()).map(<[u8]>::to_vec)
+            }
+        };
+        Ok(matches!(role.as_deref(), Some(b"master" | b"primary")))
     }
 
     async fn command(
@@ -194,6 +231,18 @@ fn server(address: &UpstreamAddress) -> ServerConfig {
         }
         UpstreamAddress::Unix(path) => ServerConfig::Unix { path: path.clone() },
     }
+}
+
+/// Host, which may be a name, and port.
+fn master_address(reply: &Value) -> Option<UpstreamAddress> {
+    let [host, port] = reply.as_items()? else { return None };
+    let host = String::from_utf8(host.as_bytes()?.to_vec()).ok().filter(|host| !host.is_empty())?;
+    let port = number(port.as_bytes()?).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0)?;
+    Some(UpstreamAddress::Tcp { host, port })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// A RESP2 reply; it has no other types.

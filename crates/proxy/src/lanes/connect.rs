@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, UpstreamAddress};
+use crate::config::{Config, Servers, UpstreamAddress};
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
@@ -40,7 +40,7 @@ pub(crate) struct Setup<'a> {
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) socket: Socket,
-    /// The answer to HELLO; RESP3 connections only.
+    /// The answer to HELLO; of RESP2 connections only where Sentinels name the primary.
     pub(crate) hello: Option<Value>,
     /// The number by which the upstream knows it (`CLIENT ID`), if that was asked and told.
     pub(crate) client_id: Option<i64>,
@@ -63,6 +63,9 @@ pub(crate) enum ConnectError {
     /// The upstream's error line to the login of a user other than the settings name.
     #[error("login: {}", String::from_utf8_lossy(_0))]
     NotLetIn(Vec<u8>),
+    /// A Sentinel has named it as the primary, or did once.
+    #[error("it is no primary (role: {0})")]
+    NoPrimary(String),
     /// Not the Redis protocol.
     #[error("{step}: not a reply of the Redis protocol")]
     NotRedis { step: &'static str },
@@ -78,9 +81,15 @@ struct Step {
 /// Connects, logs in and selects, all within the `connect-timeout`.
 pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Result<Opened, ConnectError> {
     let config = &shared.config;
+    if follows_sentinels(config) {
+        shared.until_confirmed(node).await;
+    }
     timeout(config.connect_timeout, async {
         let socket = dial(config, node).await?;
         let Agreed { hello, run_id, client_id } = shake_hands(&socket, config, setup).await?;
+        if follows_sentinels(config) {
+            check_role(hello.as_ref())?;
+        }
         Ok(Opened { socket, hello, client_id, server: shared.meet_server(node, run_id) })
     })
     .await
@@ -105,6 +114,23 @@ async fn dial(config: &Config, node: &Node) -> io::Result<Socket> {
     let stream = reach(node.address()).await?;
     stream.prepare(config.tcp_keepalive)?;
     Socket::new(stream)
+}
+
+/// Whether the primary may become a replica while the proxy runs, at the same address.
+fn follows_sentinels(config: &Config) -> bool {
+    matches!(config.upstream.servers, Servers::Sentinel(_))
+}
+
+/// What a replica is sent it refuses, or answers from what it has got so far.
+/// <https://redis.io/docs/latest/develop/reference/sentinel-clients/#step-3-call-the-role-command-in-the-target-instance>
+fn check_role(hello: Option<&Value>) -> Result<(), ConnectError> {
+    let role = hello.and_then(|hello| hello.field(b"role")).and_then(Value::as_bytes);
+    match role {
+        Some(role) if !matches!(role, b"master" | b"primary") => {
+            Err(ConnectError::NoPrimary(String::from_utf8_lossy(role).into_owned()))
+        }
+        _ => Ok(()), // or it is older than HELLO, and would not tell
+    }
 }
 
 /// The name is looked up anew at every connect: a moved server is found without a restart.
@@ -187,6 +213,9 @@ fn handshake(config: &Config, setup: Setup<'_>) -> (Vec<u8>, Vec<Step>) {
         }
         (Protocol::Resp2, Some(login)) => step("AUTH", true, &[b"AUTH", login.password.expose()]),
         (Protocol::Resp2, None) => {}
+    }
+    if setup.protocol == Protocol::Resp2 && follows_sentinels(config) {
+        step("HELLO", false, &[b"HELLO"]); // for its role
     }
     // Always asked, also for db 0: its answer shows that the server speaks Redis and lets the proxy's user in.
     step("SELECT", true, &[b"SELECT", setup.db.to_string().as_bytes()]);

@@ -426,7 +426,7 @@ impl ForwardLane {
     /// Ends the lane: a session that still holds it asks for another one.
     fn retire(&self) {
         self.worker.forget_lane(self);
-        let reason = format!("{} is no longer part of the cluster", self.node.address());
+        let reason = format!("{} is no longer a primary", self.node.address());
         self.fail_all(Link::Down { reason }, b"", b"");
     }
 
@@ -662,7 +662,7 @@ impl ForwardLane {
 
     fn count_error(&self) {
         self.node.counters(self.worker.index()).errors.add(1);
-        self.worker.shared().topology_doubted.notify_one();
+        self.worker.shared().doubt(&self.node);
     }
 
     /// Answers all that wait, and leaves the lane in the state `link`.

@@ -512,7 +512,7 @@ impl LoaderLane {
         let state = self.state.take();
         drop(state.lease);
         self.node.counters(self.worker.index()).errors.add(1);
-        self.worker.shared().topology_doubted.notify_one();
+        self.worker.shared().doubt(&self.node);
         let now = clock::now();
         for awaiting in state.awaiting {
             if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) = awaiting {

@@ -595,7 +595,7 @@ impl PinnedLane {
 
     fn count_error(&self) {
         self.node.counters(self.worker.index()).errors.add(1);
-        self.worker.shared().topology_doubted.notify_one();
+        self.worker.shared().doubt(&self.node);
     }
 
     /// Answers all that wait with `line`, and lets the owner know that the connection is gone.

@@ -1,15 +1,17 @@
 //! Which servers there are upstream, and which of them serves what.
 //!
 //! A [`Topology`] is immutable; the control plane makes a new one when something has changed, and publishes it for all
-//! workers at once. A standalone upstream is a topology of one node that never changes, so that nothing past this module
-//! has to tell the two apart.
+//! workers at once. A standalone upstream is a topology of one node that never changes, and the primary that Sentinels name
+//! is one of a node that does, so that nothing past this module has to tell them apart.
 //!
 //! - `node` is one server as the data path knows it; `server` tells whether another one has come behind its address.
 //! - `slot` says where a key belongs.
 //! - `view` is what one node of a cluster says of all; `ownership` decides between views that differ.
+//! - `monitored` decides between Sentinels that differ about which server is the primary.
 //! - `redirect` is what a node says of a command that belongs elsewhere.
 
 mod loaders;
+pub(crate) mod monitored;
 mod node;
 pub(crate) mod ownership;
 pub(crate) mod redirect;
@@ -32,19 +34,26 @@ pub(crate) struct Topology {
     /// Grows with every change.
     version: u64,
     nodes: Vec<Arc<Node>>,
-    /// By slot the position in `nodes`; `None`: a standalone server, which has everything.
+    /// By slot the position in `nodes`; `None`: one server has everything.
     slots: Option<Box<[u16]>>,
+    /// There will never be another one.
+    is_fixed: bool,
 }
 
 impl Topology {
-    /// One server that has everything.
+    /// One server that has everything, for good.
     pub(crate) fn standalone(node: Arc<Node>) -> Self {
-        Topology { version: 0, nodes: vec![node], slots: None }
+        Topology { version: 0, nodes: vec![node], slots: None, is_fixed: true }
+    }
+
+    /// One server that has everything, until another takes its place; `None`: it is not known yet which.
+    pub(crate) fn primary(version: u64, node: Option<Arc<Node>>) -> Self {
+        Topology { version, nodes: node.into_iter().collect(), slots: None, is_fixed: false }
     }
 
     /// A cluster of which nothing is known yet.
     pub(crate) fn unknown_cluster() -> Self {
-        Topology { version: 0, nodes: Vec::new(), slots: Some(vec![NOBODY; SLOTS].into()) }
+        Topology { version: 0, nodes: Vec::new(), slots: Some(vec![NOBODY; SLOTS].into()), is_fixed: false }
     }
 
     /// A cluster. `owners` gives by slot the position in `nodes`.
@@ -52,13 +61,19 @@ impl Topology {
         let owner = |owner: Option<usize>| owner.and_then(|at| u16::try_from(at).ok()).unwrap_or(NOBODY);
         let slots: Box<[u16]> = owners.map(owner).collect();
         assert_eq!(slots.len(), SLOTS, "every slot is spoken of");
-        Topology { version, nodes, slots: Some(slots) }
+        Topology { version, nodes, slots: Some(slots), is_fixed: false }
     }
 
     /// Which of all topologies this is.
     #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether there is one server, and never another: nothing has to be decided.
+    #[inline]
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.is_fixed
     }
 
     /// Whether commands have to be routed by slot.
@@ -77,7 +92,7 @@ impl Topology {
     #[inline]
     pub(crate) fn position(&self, slot: Slot) -> Option<usize> {
         match &self.slots {
-            None => Some(0),
+            None => (!self.nodes.is_empty()).then_some(0),
             Some(slots) => Some(usize::from(slots[usize::from(slot.0)])).filter(|at| *at < self.nodes.len()),
         }
     }
@@ -106,7 +121,11 @@ impl Topology {
 
     /// Slots that a node is known to serve.
     pub(crate) fn slots_served(&self) -> usize {
-        self.slots.as_ref().map_or(SLOTS, |slots| slots.iter().filter(|at| **at != NOBODY).count())
+        match &self.slots {
+            None if self.nodes.is_empty() => 0,
+            None => SLOTS,
+            Some(slots) => slots.iter().filter(|at| **at != NOBODY).count(),
+        }
     }
 }
 
@@ -127,6 +146,19 @@ mod tests {
         assert_eq!(topology.owner(b"any").unwrap().id(), topology.nodes()[0].id());
         assert!(!topology.is_cluster());
         assert_eq!(topology.slots_served(), SLOTS);
+    }
+
+    #[test]
+    fn a_primary_has_every_key_once_it_is_known_and_until_another_is() {
+        let nodes = Nodes::new(1);
+        let unknown = Topology::primary(0, None);
+        assert!(unknown.owner(b"any").is_none() && unknown.position(Slot::of(b"any")).is_none());
+        assert_eq!((unknown.slots_served(), unknown.is_fixed(), unknown.is_cluster()), (0, false, false));
+        let (first, second) =
+            (Topology::primary(1, Some(node(&nodes, 1))), Topology::primary(2, Some(node(&nodes, 2))));
+        assert_eq!(first.owner(b"any").unwrap().id(), first.nodes()[0].id());
+        assert_eq!(first.slots_served(), SLOTS);
+        assert!(!second.leaves(&first.nodes()[0], &first) && second.leaves(&second.nodes()[0], &second));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nearside_nearcache::Time;
+
 use super::loaders::{LoaderState, Loaders};
 use super::server::Server;
 use crate::config::UpstreamAddress;
@@ -20,6 +22,8 @@ pub(crate) struct Node {
     address: UpstreamAddress,
     server: Server,
     loaders: Loaders,
+    /// When it was last doubted that it is there, in nanoseconds as [`Time`]; 0: never.
+    doubted: AtomicU64,
     counters: Box<[NodeCounters]>,
 }
 
@@ -40,6 +44,7 @@ impl Node {
             address,
             server: Server::default(),
             loaders: Loaders::default(),
+            doubted: AtomicU64::new(0),
             counters: (0..workers).map(|_| NodeCounters::default()).collect(),
         }
     }
@@ -59,6 +64,16 @@ impl Node {
     #[inline]
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// It cannot be reached, or could not for a moment.
+    pub(crate) fn doubt(&self, now: Time) {
+        self.doubted.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// When that was last; 0: never.
+    pub(crate) fn doubted(&self) -> Time {
+        Time(self.doubted.load(Ordering::Relaxed))
     }
 
     /// The counters of a worker.

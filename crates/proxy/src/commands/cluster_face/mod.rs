@@ -18,7 +18,7 @@ use super::{Call, Flow, client, forward, place, refuse, wrong_arity};
 use crate::session::Session;
 use crate::session::replies::Shape;
 use crate::session::state::State;
-use crate::topology::{Slot, Topology};
+use crate::topology::Slot;
 
 const NO_INTEGER: &str = "ERR value is not an integer or out of range";
 
@@ -44,7 +44,7 @@ fn answer(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
         Some("shards") => state.answer(|out, protocol| shown.shards(out, protocol)),
         Some("nodes") => state.answer(|out, protocol| encode::verbatim_text(out, protocol, shown.nodes().as_bytes())),
         Some("info") => {
-            let info = shown::info(slots_served(&session.worker().shared().topology.load()));
+            let info = shown::info(session.worker().shared().topology.load().slots_served());
             state.answer(|out, protocol| encode::verbatim_text(out, protocol, info.as_bytes()));
         }
         Some("myid") => state.answer(|out, _| encode::bulk(out, face.node.as_bytes())),
@@ -64,11 +64,6 @@ fn answer(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
     }
     state.turn.own += 1;
     Flow::Done
-}
-
-/// Slots that commands can be sent for.
-fn slots_served(topology: &Topology) -> usize {
-    if topology.nodes().is_empty() { 0 } else { topology.slots_served() }
 }
 
 /// What is asked of a node, of which there is but one.

@@ -30,16 +30,14 @@ struct Block {
     executes: bool,
 }
 
-/// Sends the transaction that begins with `call`, if all of it is at hand. `None`: it is not, or must not travel so.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Option<Flow> {
-    if state.topology.is_cluster() {
-        return None;
-    }
+/// Sends the transaction that begins with `call` to `node`, which has everything, if all of it is at hand. `None`: it is not,
+/// or must not travel so.
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, node: usize) -> Option<Flow> {
     let block = find(&session.worker().table(), call.rest, &state.limits)?;
     if state.order.any_fetch() {
         return Some(Flow::Wait); // a read that is under way on a loader lane came before it
     }
-    let lane = forward::lane(session, state, 0).ok()?;
+    let lane = forward::lane(session, state, node).ok()?;
     if !lane.has_room(session) {
         return Some(Flow::Wait);
     }

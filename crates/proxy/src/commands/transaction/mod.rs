@@ -42,18 +42,22 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 }
 
 fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    if let Some(flow) = block::run(session, state, &call) {
-        return flow;
-    }
     if state.topology.is_cluster() {
         state.own = Own::Unplaced(Box::default());
         state.answer_ok();
         return Flow::Done;
     }
+    let node = match place::primary(session, state) {
+        Ok(node) => node,
+        Err(flow) => return flow,
+    };
+    if let Some(flow) = block::run(session, state, &call, node) {
+        return flow;
+    }
     if state.replies.open() > 0 {
         return Flow::Wait; // commands of one session do not overtake each other on two connections
     }
-    pinned::pin(session, state, Place { node: 0, slot: None });
+    pinned::pin(session, state, Place { node, slot: None });
     begin(session, state, &call, command)
 }
 
