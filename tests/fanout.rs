@@ -724,3 +724,45 @@ fn beside_a_connection_of_its_own_a_sessions_divided_commands_keep_their_order()
         assert!(replies[1].starts_with(b"-CROSSSLOT ") && replies[2].starts_with(b"-EXECABORT "), "{replies:?}");
     }
 }
+
+#[test]
+fn a_script_that_does_not_end_is_ended_by_another_client() {
+    if calibrating("cluster") {
+        return;
+    }
+    let redis = RedisServer::with(&["--lua-time-limit", "100", "--requirepass", "secret"]);
+    let url = format!("redis://:secret@{}", redis.address());
+    let nearside = Nearside::with_url(&url, &["--workers", "1"]);
+    nearside.wait_until_ready();
+    end_a_script(&nearside, "standalone", "SCRIPT KILL");
+    let cluster = RedisCluster::with_replicas(3, 0, &["--lua-time-limit", "100", "--cluster-node-timeout", "15000"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "1"]);
+    end_a_script(&nearside, "before a cluster", "SCRIPT KILL");
+    let library = "#!lua name=lib\nredis.register_function('endless', function() while true do end end)";
+    assert_eq!(nearside.client().command(&["FUNCTION", "LOAD", library]), "$3\r\nlib\r\n");
+    let mut busy = nearside.client();
+    busy.send(&words("FCALL endless 1 somewhere"));
+    end(&nearside, &mut busy, "FUNCTION KILL");
+}
+
+fn end_a_script(nearside: &Nearside, upstream: &str, command: &str) {
+    let mut client = nearside.client();
+    let not_busy = "-NOTBUSY No scripts in execution right now.\r\n";
+    assert_eq!(client.call(command), not_busy, "{upstream}");
+    assert!(client.call(&format!("{command} NOW")).is_error(), "{upstream}");
+    let mut busy = nearside.client();
+    busy.send(&request(&["EVAL", "while true do end", "1", "somewhere"]));
+    end(nearside, &mut busy, command);
+    // Of one connection's own script it comes too late, as before one server.
+    client.send(&[request(&["EVAL", "return 1", "1", "k"]), words(command), words("ECHO next")].concat());
+    assert_eq!([client.reply(), client.reply()], [":1\r\n", not_busy]);
+    assert_eq!(client.reply(), "$4\r\nnext\r\n");
+}
+
+fn end(nearside: &Nearside, busy: &mut Client, command: &str) {
+    let mut other = nearside.client();
+    eventually("the script is ended", SOON, || (other.call(command) == "+OK\r\n").then_some(()));
+    let said = busy.reply();
+    assert!(said.is_error() && said.text().to_lowercase().contains("killed by user"), "{said:?}");
+    assert_eq!(busy.call("PING"), "+PONG\r\n");
+}

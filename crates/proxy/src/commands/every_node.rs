@@ -9,8 +9,8 @@ use nearside_resp::encode;
 
 use super::fan_out::{self, Changes, Part};
 use super::join::How;
-use super::table::{Command, Effect, Join};
-use super::{Call, Flow, forward, place, refuse, shown};
+use super::table::{Command, Effect, Flags, Join};
+use super::{Call, Flow, forward, kill_script, place, refuse, shown};
 use crate::lanes::forward::Frame;
 use crate::lanes::written;
 use crate::session::Session;
@@ -19,6 +19,9 @@ use crate::session::state::State;
 
 /// Sends a command to the upstream: to all primaries, if it is a cluster.
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, join: Join) -> Flow {
+    if join == Join::OneSucceeded && command.flags.contains(Flags::ALLOW_BUSY) {
+        return kill_script::run(session, state, call, command);
+    }
     // One that the server refuses for its form goes anywhere.
     if !state.topology.is_cluster() || !command.arity_ok(call.request.len()) {
         return forward::run(session, state, call, command, Shape::Plain);

@@ -7,6 +7,7 @@
 //! | `mget` | MGET: key by key from where GET gets its replies, or as a whole upstream |
 //! | `split` | before a cluster, MGET and its like: divided by slot |
 //! | `every_node` | before a cluster, what concerns all primaries |
+//! | `kill_script` | SCRIPT KILL, FUNCTION KILL: on connections made for them |
 //! | `scan` | before a cluster, SCAN: node by node |
 //! | `fan_out`, `join` | how one command is sent as several, and their replies made one |
 //! | `transaction` | MULTI, EXEC, WATCH and theirs |
@@ -30,6 +31,7 @@ pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
 pub(crate) mod join;
+mod kill_script;
 pub(crate) mod mget;
 mod pinned;
 pub(crate) mod place;

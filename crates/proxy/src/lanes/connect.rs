@@ -17,7 +17,7 @@ use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
 use crate::topology::Node;
-use crate::users::{Login, User};
+use crate::users::User;
 
 /// What the connection is to be.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +102,28 @@ pub(crate) async fn bare(config: &Config, node: &Node) -> Result<Socket, Connect
     Ok(timeout(limit, dial(config, node)).await.map_err(|_| ConnectError::Timeout(limit))??)
 }
 
+/// Asks for one thing on a connection that is made for it: logged in, and in no other state. A server that is busy with a script
+/// answers hardly anything else. The reply is in RESP2.
+pub(crate) async fn ask_once(
+    config: &Config,
+    node: &Node,
+    user: &User,
+    request: &[u8],
+) -> Result<Vec<u8>, ConnectError> {
+    let socket = bare(config, node).await?;
+    let answered = timeout(config.upstream_timeout, async {
+        if let Some(login) = &config.upstream.credentials {
+            let name = login.username.as_deref().unwrap_or("default");
+            log_in(&socket, name.as_bytes(), login.password.expose()).await?;
+        }
+        if let Some(login) = user.login() {
+            log_in(&socket, &login.name, login.password.expose()).await?;
+        }
+        Ok(exchange(&socket, request, 1).await?.swap_remove(0))
+    });
+    answered.await.map_err(|_| ConnectError::Timeout(config.upstream_timeout))?
+}
+
 /// Says something on a connection that nobody else uses, and reads this many replies.
 pub(crate) async fn exchange(socket: &Socket, request: &[u8], replies: usize) -> Result<Vec<Vec<u8>>, ConnectError> {
     let mut output = Output::default();
@@ -170,15 +192,15 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
     }
     // Last: what a lane needs (SELECT, CLIENT TRACKING, INFO) its user need not be allowed, and all of it outlives AUTH.
     if let Some(login) = setup.user.login() {
-        log_in(socket, login).await?;
+        log_in(socket, &login.name, login.password.expose()).await?;
     }
     Ok(agreed)
 }
 
 /// By itself: newer servers do not reply to an AUTH that fails while another reply is still to be sent.
-async fn log_in(socket: &Socket, login: &Login) -> Result<(), ConnectError> {
+async fn log_in(socket: &Socket, name: &[u8], password: &[u8]) -> Result<(), ConnectError> {
     let mut request = Zeroizing::new(Vec::new());
-    encode::command(&mut request, &[b"AUTH", &login.name, login.password.expose()]);
+    encode::command(&mut request, &[b"AUTH", name, password]);
     let replies = exchange(socket, &request, 1).await?;
     match frame::parse(&replies[0]) {
         Ok(Value::Error(line)) => Err(ConnectError::NotLetIn(line)),
