@@ -105,7 +105,8 @@ fn keys_that_are_at_both_nodes_are_waited_for_and_then_the_client_is_told() {
     assert_eq!(cluster.migrate_keys(&migration, 1), 1);
 
     let started = Instant::now();
-    let lines = ["MGET {t}1 {t}2", "INCR {t}n", "GET {t}1", &format!("STRLEN {elsewhere}")];
+    // Not MGET: its keys are read one by one, and found.
+    let lines = ["TOUCH {t}1 {t}2", "INCR {t}n", "GET {t}1", &format!("STRLEN {elsewhere}")];
     client.send(&lines.iter().flat_map(|line| words(line)).collect::<Vec<_>>());
     for _ in 0..50 {
         assert_eq!(other.call(&format!("APPEND {elsewhere} w")).integer().map(|len| len > 0), Some(true));
@@ -118,11 +119,11 @@ fn keys_that_are_at_both_nodes_are_waited_for_and_then_the_client_is_told() {
     assert!(client.reply().integer().is_some_and(|len| (1..=51).contains(&len)), "another slot's may not wait");
 
     client.send(&words("MSETNX {t}1 x {t}3 y"));
-    client.send(&words("MGET {t}1 {t}2 {t}3"));
+    client.send(&words("EXISTS {t}1 {t}2 {t}3"));
     std::thread::sleep(Duration::from_millis(200));
     cluster.finish_migration(migration);
     assert_eq!(client.reply(), ":0\r\n", "it was tried again, and nobody noticed");
-    assert_eq!(client.reply(), "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
+    assert_eq!(client.reply(), ":2\r\n");
 }
 
 #[test]
