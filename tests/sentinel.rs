@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use nearside_tests::{
-    Client, FakeSentinel, Freshness, Load, MonitoredServers, NAME, Nearside, RedisServer, Report, calibrating,
-    eventually, free_port, holds_for,
+    Address, Client, FakeSentinel, Freshness, Load, MonitoredServers, NAME, Nearside, RedisServer, Reply, Report,
+    calibrating, eventually, free_port, holds_for,
 };
 
 /// A reply that takes longer hangs: several times what the program may need, as machines may be busy.
@@ -277,4 +277,82 @@ fn a_name_that_the_sentinels_do_not_know_is_told() {
         let (status, body) = nearside.admin("/readyz");
         (status == 503 && body.contains("No such master with that name")).then_some(())
     });
+}
+
+#[test]
+fn clients_that_look_for_the_primary_find_the_proxy() {
+    if calibrating("face of its own") {
+        return;
+    }
+    let servers = MonitoredServers::start(1);
+    let nearside = before(&servers, &[]);
+    let Address::Tcp(address) = nearside.address() else { unreachable!("it listens on TCP") };
+    for hello in ["HELLO 2", "HELLO 3"] {
+        let (mut client, mut sentinel) = (nearside.client(), servers.sentinel(0));
+        client.call(hello);
+        sentinel.call(hello);
+        let found = client.call(&format!("SENTINEL GET-MASTER-ADDR-BY-NAME {NAME}"));
+        let port = address.port().to_string();
+        assert_eq!(found, format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len()).as_str());
+        // Field by field as a Sentinel tells them, which are names and texts in turn.
+        for line in [format!("SENTINEL MASTER {NAME}"), "SENTINEL MASTERS".to_owned()] {
+            let (mut ours, mut real) = (client.call(&line), sentinel.call(&line));
+            if line.ends_with("MASTERS") {
+                assert_eq!((ours.header(), ours.elements().len()), (real.header(), 1));
+                (ours, real) = (ours.elements().remove(0), real.elements().remove(0));
+            }
+            assert_eq!(ours.header(), real.header(), "{line} after {hello}");
+            let names = |reply: &Reply| reply.elements().into_iter().step_by(2).collect::<Vec<_>>();
+            assert_eq!(names(&ours), names(&real));
+            assert!(ours.elements().iter().all(|element| element.bulk().is_some()));
+        }
+        for line in ["SENTINELS", "REPLICAS", "SLAVES"] {
+            assert_eq!(client.call(&format!("SENTINEL {line} {NAME}")), "*0\r\n");
+        }
+        assert!(client.call(&format!("SENTINEL CKQUORUM {NAME}")).starts_with(b"+OK 1 usable Sentinels. "));
+        assert_eq!(client.call("SENTINEL MYID").bulk().map(<[u8]>::len), Some(40));
+        for line in [
+            "SENTINEL",
+            "SENTINEL NOSUCH",
+            "SENTINEL MASTER",
+            "SENTINEL MASTERS x",
+            "SENTINEL MASTER nosuch",
+            "SENTINEL SENTINELS nosuch",
+            "SENTINEL REPLICAS nosuch",
+            "SENTINEL CKQUORUM nosuch",
+            "SENTINEL GET-MASTER-ADDR-BY-NAME",
+            "SENTINEL GET-MASTER-ADDR-BY-NAME nosuch",
+            "sentinel get-master-addr-by-name nosuch",
+        ] {
+            assert_eq!(client.call(line), sentinel.call(line), "{line} after {hello}");
+        }
+        let real: Vec<_> = sentinel.call("SENTINEL HELP").elements();
+        assert!(client.call("SENTINEL HELP").elements().iter().all(|line| real.contains(line)));
+        let reply = client.call(&format!("SENTINEL FAILOVER {NAME}"));
+        assert_eq!(reply, "-ERR SENTINEL FAILOVER is not for clients of a proxy\r\n");
+        assert_eq!(client.call("ROLE").elements()[0].bulk(), Some(&b"master"[..]));
+    }
+}
+
+#[test]
+fn a_sentinel_is_shown_where_the_setting_says_so_and_else_none() {
+    if calibrating("face of its own") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let request = "SENTINEL GET-MASTER-ADDR-BY-NAME cache";
+    let unknown = redis.client().call(request);
+    assert!(unknown.starts_with(b"-ERR unknown command"));
+    let nearside = Nearside::before(&redis);
+    assert_eq!(nearside.client().call(request), unknown);
+    let nearside =
+        Nearside::with(&redis, &["--sentinel-face", "cache", "--announce", "proxy.example:7", "--requirepass", "p"]);
+    let mut client = nearside.client();
+    assert_eq!(client.call(request), "-NOAUTH Authentication required.\r\n");
+    assert_eq!(client.call("AUTH p"), "+OK\r\n");
+    assert_eq!(client.call(request), "*2\r\n$13\r\nproxy.example\r\n$1\r\n7\r\n");
+    // It stands in no transaction: there the server says what it thinks of it.
+    let replies = client.pipeline(&["MULTI", request, "EXEC"]);
+    assert_eq!(replies[1], unknown);
+    assert!(replies[2].starts_with(b"-EXECABORT "), "{replies:?}");
 }

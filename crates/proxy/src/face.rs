@@ -4,7 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::listener::Listener;
 
@@ -53,7 +53,7 @@ impl Face {
     pub(crate) fn endpoint(&self, local_address: &str) -> Endpoint {
         let reached = local_address.parse().ok().or(self.listener);
         let mut endpoint = Endpoint {
-            ip: reached.and_then(ip).unwrap_or_default(),
+            ip: reached.map(ip).unwrap_or_default(),
             hostname: None,
             port: reached.map_or(0, |address| address.port()),
         };
@@ -75,10 +75,14 @@ impl Endpoint {
     }
 }
 
-/// `0.0.0.0` is no address to connect to, and IPv4 that came to an IPv6 socket is IPv4 to the client.
-fn ip(address: SocketAddr) -> Option<String> {
-    let ip = address.ip().to_canonical();
-    (!ip.is_unspecified()).then(|| ip.to_string())
+/// IPv4 that came to an IPv6 socket is IPv4 to the client. `0.0.0.0` is no address to connect to: it is that of a listener, and
+/// who came by a Unix socket reaches it by the loopback.
+fn ip(address: SocketAddr) -> String {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.to_string(),
+        ip => ip.to_string(),
+    }
 }
 
 /// From the standard library's own seed, which the system gives.
@@ -129,8 +133,9 @@ mod tests {
     }
 
     #[test]
-    fn where_no_address_is_known_the_client_stays_with_the_host_it_reached() {
-        assert_eq!(told(&face(None, Some("0.0.0.0:7000")), "/s:0"), (String::new(), None, 7000));
+    fn who_came_by_a_unix_socket_is_told_where_it_could_have_come_by_tcp() {
+        assert_eq!(told(&face(None, Some("0.0.0.0:7000")), "/s:0"), ("127.0.0.1".to_owned(), None, 7000));
+        assert_eq!(told(&face(None, Some("[::]:7000")), "/s:0"), ("::1".to_owned(), None, 7000));
         assert_eq!(told(&face(None, None), "/s:0"), (String::new(), None, 0));
     }
 

@@ -16,6 +16,7 @@
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
 //! | `info` | INFO, to which the proxy adds a section |
 //! | `cluster_face` | CLUSTER, as the cluster of one node that clients see |
+//! | `sentinel_face` | SENTINEL, as the Sentinel of one primary that clients may be shown |
 //! | `unknown` | commands that are not in the table |
 //! | `table` | what is known of each command |
 
@@ -37,6 +38,7 @@ mod pinned;
 pub(crate) mod place;
 pub(crate) mod scan;
 pub(crate) mod select;
+mod sentinel_face;
 mod session;
 mod split;
 pub(crate) mod table;

@@ -74,6 +74,8 @@ pub(crate) struct Config {
     pub(crate) topology_interval: Option<Duration>,
     /// Whether clients are shown a cluster of one node; `None`: before a cluster they are.
     pub(crate) cluster_face: Option<bool>,
+    /// Whether clients are shown a Sentinel, and what it calls its primary.
+    pub(crate) sentinel_face: SentinelFace,
     /// The host and port that clients are told which ask where the node is; `None`: what they reached.
     pub(crate) announce: Option<(String, u16)>,
     /// When a client that does not read its replies is cut off.
@@ -88,6 +90,16 @@ pub(crate) struct Config {
     pub(crate) log: String,
     /// What was given for each setting, for errors that show only later.
     raw: RawSettings,
+}
+
+/// The Sentinel that clients may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SentinelFace {
+    /// One that calls its primary as those upstream do, if there are any.
+    Auto,
+    Off,
+    /// One that calls its primary so.
+    Named(String),
 }
 
 /// Replies that wait for one client to read them, as Redis's `client-output-buffer-limit normal`. In bytes.
@@ -121,6 +133,16 @@ impl Config {
     /// Whether clients are shown a cluster of one node.
     pub(crate) fn shows_cluster(&self) -> bool {
         self.cluster_face.unwrap_or(matches!(self.upstream.servers, Servers::Cluster(_)))
+    }
+
+    /// What the Sentinel that clients are shown calls its primary; `None`: they are shown none.
+    pub(crate) fn sentinel_name(&self) -> Option<&str> {
+        match (&self.sentinel_face, &self.upstream.servers) {
+            (SentinelFace::Named(name), _) | (SentinelFace::Auto, Servers::Sentinel(Sentinels { name, .. })) => {
+                Some(name)
+            }
+            _ => None,
+        }
     }
 
     /// The error that the value of `setting`, valid by itself, cannot be carried out: it does not fit the machine, or

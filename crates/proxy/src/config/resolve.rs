@@ -9,7 +9,7 @@ use tracing_subscriber::filter::LevelFilter;
 use super::raw::{Given, RawSettings};
 use super::settings::{self, Setting};
 use super::upstream::{Upstream, UrlError};
-use super::{Config, ConfigError, Listen, ListenAddress, OutputLimits, Secret, machine, units};
+use super::{Config, ConfigError, Listen, ListenAddress, OutputLimits, Secret, SentinelFace, machine, units};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -54,6 +54,12 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
         cluster_face: r.value(&settings::CLUSTER_FACE, |text| match text {
             "auto" => Ok(None),
             text => units::boolean(text).map(Some).ok_or(Refusal::NotAllowed),
+        }),
+        sentinel_face: r.value(&settings::SENTINEL_FACE, |text| match text {
+            "auto" => Ok(SentinelFace::Auto),
+            "off" => Ok(SentinelFace::Off),
+            "" => Err(Refusal::NotAllowed),
+            name => Ok(SentinelFace::Named(name.to_owned())),
         }),
         announce: r.value(&settings::ANNOUNCE, announce),
         output_limits: OutputLimits {

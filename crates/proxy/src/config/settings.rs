@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 28] = [
+pub(super) static ALL: [&Setting; 29] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -91,6 +91,7 @@ pub(super) static ALL: [&Setting; 28] = [
     &CONNECT_TIMEOUT,
     &TOPOLOGY_INTERVAL,
     &CLUSTER_FACE,
+    &SENTINEL_FACE,
     &ANNOUNCE,
     &OUTPUT_LIMIT_HARD,
     &OUTPUT_LIMIT_SOFT,
@@ -286,13 +287,22 @@ pub(crate) static CLUSTER_FACE: Setting = Setting {
     help: "Show clients a Redis Cluster of one node, which has every slot; auto: before a cluster",
 };
 
+pub(crate) static SENTINEL_FACE: Setting = Setting {
+    name: "sentinel-face",
+    value: "NAME",
+    default: "auto",
+    takes: Takes::One,
+    allowed: "a name, auto or off",
+    help: "Answer clients that look for a primary of this name as a Sentinel would; auto: of the name in redis-sentinel://",
+};
+
 pub(crate) static ANNOUNCE: Setting = Setting {
     name: "announce",
     value: "HOST:PORT",
     default: "auto",
     takes: Takes::One,
     allowed: "HOST:PORT, [IPV6]:PORT or auto",
-    help: "What clients are told that ask for the address of a cluster's node; auto: the address that they reached",
+    help: "What clients are told that ask for the address of a cluster's node or a Sentinel's primary; auto: the address that they reached",
 };
 
 pub(crate) static OUTPUT_LIMIT_HARD: Setting = Setting {

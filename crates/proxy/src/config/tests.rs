@@ -84,6 +84,7 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.connect_timeout, Duration::from_secs(2));
     assert_eq!(config.topology_interval, None);
     assert_eq!(config.cluster_face, None);
+    assert_eq!(config.sentinel_face, SentinelFace::Auto);
     assert_eq!(config.announce, None);
     let limits = OutputLimits { hard: 1 << 30, soft: 64 << 20, soft_time: Duration::from_secs(10) };
     assert_eq!(config.output_limits, limits);
@@ -103,6 +104,17 @@ fn a_cluster_is_shown_before_a_cluster_unless_told_otherwise() {
 }
 
 #[test]
+fn a_sentinel_is_shown_before_sentinels_unless_told_otherwise() {
+    let shown = |upstream, face| {
+        from_flags(&["--upstream", upstream, "--sentinel-face", face]).sentinel_name().map(str::to_owned)
+    };
+    assert_eq!(shown("redis-sentinel://h/m", "auto").as_deref(), Some("m"));
+    assert_eq!(shown("redis-sentinel://h/m", "n").as_deref(), Some("n"));
+    assert_eq!(shown("redis://h", "n").as_deref(), Some("n"));
+    assert_eq!((shown("redis-sentinel://h/m", "off"), shown("redis://h", "auto")), (None, None));
+}
+
+#[test]
 fn what_is_announced_is_somewhere_to_connect_to() {
     for text in ["*:1", "h:0", "h", "unix:///s", ""] {
         assert!(error(&["--announce", text]).contains("expected HOST:PORT, [IPV6]:PORT or auto"), "{text}");
@@ -112,7 +124,7 @@ fn what_is_announced_is_somewhere_to_connect_to() {
 /// A setting, a text for it that is not the default, and what the text comes to.
 type Row = (&'static Setting, &'static str, fn(&Config) -> String, &'static str);
 
-const ROWS: [Row; 28] = [
+const ROWS: [Row; 29] = [
     (&LISTEN, "[::1]:7000", |c| c.listen[0].address.to_string(), "[::1]:7000"),
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
@@ -138,6 +150,7 @@ const ROWS: [Row; 28] = [
     (&CONNECT_TIMEOUT, "3s", |c| format!("{:?}", c.connect_timeout), "3s"),
     (&TOPOLOGY_INTERVAL, "3s", |c| format!("{:?}", c.topology_interval), "Some(3s)"),
     (&CLUSTER_FACE, "no", |c| format!("{:?}", c.cluster_face), "Some(false)"),
+    (&SENTINEL_FACE, "m", |c| format!("{:?}", c.sentinel_face), "Named(\"m\")"),
     (&ANNOUNCE, "[::1]:1", |c| format!("{:?}", c.announce), "Some((\"::1\", 1))"),
     (&OUTPUT_LIMIT_HARD, "2MiB", |c| c.output_limits.hard.to_string(), "2097152"),
     (&OUTPUT_LIMIT_SOFT, "3MiB", |c| c.output_limits.soft.to_string(), "3145728"),
