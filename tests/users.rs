@@ -426,6 +426,34 @@ fn thousands_of_logins_cost_few_connections() {
 }
 
 #[test]
+fn more_users_than_lanes_make_room_for_each_other() {
+    if calibrating("lanes") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let mut admin = redis.client();
+    let lanes = 256;
+    let log_in = |number: usize| {
+        let mut client = nearside.client();
+        let line = format!("AUTH u{number} any");
+        assert_eq!(client.call(&line), "+OK\r\n", "{line}");
+        client
+    };
+    for number in 0..=lanes {
+        assert_eq!(admin.call(&format!("ACL SETUSER u{number} on nopass ~* +@all")), "+OK\r\n");
+    }
+    let mut clients: Vec<_> = (0..lanes).map(log_in).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.call("SET k v"), "+OK\r\n"));
+    let mut one_more = log_in(lanes);
+    let reply = one_more.call("SET k v");
+    assert!(reply.starts_with(b"-UPSTREAM ") && reply.ends_with(b"; the command was not sent\r\n"), "{reply:?}");
+    drop(clients.pop());
+    eventually("there is a lane for it", SOON, || (one_more.call("SET k v") == "+OK\r\n").then_some(()));
+    assert_eq!(clients[0].call("ACL WHOAMI"), "$2\r\nu0\r\n");
+}
+
+#[test]
 fn a_client_that_leaves_while_its_login_is_judged_does_no_harm() {
     if calibrating("upstream") {
         return;
@@ -574,6 +602,12 @@ fn users_have_their_rights_on_all_nodes_of_a_cluster() {
     let pipeline: Vec<&str> = pipeline.iter().map(String::as_str).collect();
     assert!(alice.pipeline(&pipeline).iter().all(|reply| *reply == "$1\r\nv\r\n"));
     assert!(bob.pipeline(&pipeline).iter().all(|reply| reply.starts_with(b"-NOPERM")));
+    // What one client changes on all nodes, all others have to heed.
+    let mut admin = nearside.client();
+    assert_eq!(admin.call("ACL SETUSER alice resetkeys ~none"), "+OK\r\n");
+    assert!(alice.pipeline(&pipeline).iter().all(|reply| reply.starts_with(b"-NOPERM")));
+    assert_eq!(admin.call("ACL SETUSER alice ~*a:*"), "+OK\r\n");
+    assert!(alice.pipeline(&pipeline).iter().all(|reply| *reply == "$1\r\nv\r\n"));
 }
 
 #[test]

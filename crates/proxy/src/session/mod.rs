@@ -504,7 +504,7 @@ impl Session {
         let config = self.worker.config();
         let reason = if state.output_over_soft_limit(now, &config.output_limits) {
             CutOff::Output
-        } else if config.idle_timeout.is_some_and(|limit| state.replies.is_empty() && now >= state.now + limit) {
+        } else if config.idle_timeout.is_some_and(|limit| state.is_idle() && now >= state.now + limit) {
             CutOff::Idle
         } else if state.ending.is_none() && self.client.is_killed() {
             CutOff::Killed // the message that says so found the mailbox full

@@ -316,6 +316,11 @@ impl State {
         now >= since + limits.soft_time
     }
 
+    /// The client has been told all that it asked for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.replies.is_empty() && self.logging_in.is_none()
+    }
+
     /// Gives back what the session held.
     pub(super) fn close(&mut self, worker: &Worker) {
         self.closed = true;
