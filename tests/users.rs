@@ -426,6 +426,27 @@ fn thousands_of_logins_cost_few_connections() {
 }
 
 #[test]
+fn a_user_that_nobody_uses_is_forgotten() {
+    if calibrating("lanes") {
+        return;
+    }
+    let (redis, nearside) = with_users(&[]);
+    let mut alice = nearside.client();
+    alice.call(ALICE);
+    alice.call("SET a:1 v");
+    let mut bob = nearside.client();
+    bob.call(BOB);
+    bob.call("SET b:1 v");
+    let users = || nearside.metrics().total("nearside_upstream_users");
+    assert_eq!((users(), lanes(&redis, "nearside-forward", "alice")), (2.0, 1));
+    drop(alice);
+    eventually("its lane ends", 4 * SOON, || (users() == 1.0).then_some(()));
+    assert_eq!(lanes(&redis, "nearside-forward", "alice"), 0);
+    assert_eq!(lanes(&redis, "nearside-forward", "bob"), 1, "a session has it");
+    assert_eq!(bob.call("SET b:1 v"), "+OK\r\n");
+}
+
+#[test]
 fn more_users_than_lanes_make_room_for_each_other() {
     if calibrating("lanes") {
         return;

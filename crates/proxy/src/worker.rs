@@ -187,7 +187,7 @@ impl Worker {
     fn tick(self: &Rc<Self>, tick: u32) {
         let now = clock::now();
         let lanes: Vec<_> = self.lanes.borrow().values().cloned().collect();
-        lanes.iter().for_each(|lane| lane.check(now));
+        lanes.into_iter().for_each(|lane| lane.check(now)); // and drops it: the sweep looks who has it
         let loaders: Vec<_> = self.loaders.borrow().values().cloned().collect();
         loaders.iter().for_each(|lane| lane.check(now));
         if self.shared.draining.load(Ordering::Acquire) && !self.draining.get() {

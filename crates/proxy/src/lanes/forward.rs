@@ -47,7 +47,7 @@ const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// because of a redirection is ahead of the topology for a moment.
 const UNWANTED_AFTER: Duration = Duration::from_secs(5);
 /// A lane of a user of a session's own ends when no session has it and it has carried nothing for this long.
-const LEFT_AFTER: Duration = Duration::from_secs(60);
+const LEFT_AFTER: Duration = Duration::from_secs(10);
 /// Between two logins that are refused: each leaves a line in the upstream's ACL LOG.
 const LOGIN_PAUSE: Duration = Duration::from_secs(1);
 
