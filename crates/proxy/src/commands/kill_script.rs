@@ -23,7 +23,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         return forward::run(session, state, call, command, Shape::Plain);
     }
     // The session's own script comes first: as from one server, it has ended then.
-    if state.replies.open() > 0 || state.topology.is_cluster() && !place::may_go_on(session, state) {
+    if state.replies.open() > 0 || !place::may_go_on(session, state) {
         return Flow::Wait;
     }
     let nodes = state.topology.nodes();
