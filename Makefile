@@ -17,7 +17,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust interleavings lint bench-quick bench-size bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings lint bench-quick bench-size bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,12 +37,12 @@ test-rust:
 	@$(MAKE) --no-print-directory interleavings
 
 # A recipe's line fails as its last command does: hence `set -e`.
-test-matrix: ## the command table and the differential test against this system's Redis, Redis 8.0 and Valkey 8.1
+test-matrix: ## the command table, the differential test and random sessions against this system's Redis, Redis 8.0 and Valkey 8.1
 	@.ci/need cargo cc redis-server
 	@set -e; newer=$$(.ci/servers redis-8.0 valkey-8.1); for server in redis-server $$newer; do \
 		echo "NEARSIDE_TEST_REDIS=$$server"; export NEARSIDE_TEST_REDIS=$$server; \
 		cargo test -p nearside commands::table::live::; \
-		cargo test -p nearside-tests --test differential; \
+		cargo test -p nearside-tests --test differential --test session_fuzz; \
 	done
 
 test-clients: test-clients-python test-clients-go test-clients-node test-clients-java test-clients-rust ## client libraries with their default settings, and queues built on them, before one Redis and a cluster
@@ -66,6 +66,10 @@ test-clients-java: # Jedis, Lettuce
 test-clients-rust: # redis-rs, fred
 	@.ci/need cargo cc redis-server
 	tests/clients/with-upstream cargo test --locked --manifest-path tests/clients/rust/Cargo.toml
+
+compatibility: .venv/installed $(NODE_MODULES)/.package-lock.json ## docs/compatibility.md, from what the matrix and all client libraries' tests find
+	@.ci/need cargo cc redis-server go mvn
+	tests/compatibility
 
 interleavings: ## the near-cache's races, explored from seeds that replay
 	@.ci/need cargo cc

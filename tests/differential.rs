@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use nearside_tests::generator::templates::LEFT_OUT;
+use nearside_tests::generator::newer::LEFT_OUT_ON_SERVERS;
+use nearside_tests::generator::templates::{LEFT_OUT, LEFT_OUT_ON_CLUSTER};
 use nearside_tests::generator::{Generated, Generator, Keyspace, TAGS, generated_names};
-use nearside_tests::{Difference, Nearside, RedisCluster, RedisServer, Worlds, calibrating, key_slot};
+use nearside_tests::{Difference, Nearside, RedisCluster, RedisServer, Worlds, calibrating, key_slot, write_left_out};
 
 const CONNECTIONS: usize = 4;
 const COMMANDS: usize = 60_000;
@@ -205,6 +206,12 @@ fn every_command_of_the_server_is_generated_or_left_out_for_a_reason() {
     let both =
         generated.intersection(&left_out).filter(|name| name.contains('|') || !is_container(name)).collect::<Vec<_>>();
     assert!(both.is_empty(), "generated and left out: {both:?}");
+
+    LEFT_OUT.iter().for_each(|(reason, names)| write_left_out(&redis, &["standalone", "cluster"], reason, names));
+    LEFT_OUT_ON_CLUSTER.iter().for_each(|(reason, names)| write_left_out(&redis, &["cluster"], reason, names));
+    for (_, reason, names) in LEFT_OUT_ON_SERVERS.iter().filter(|(sign, ..)| known.contains(*sign)) {
+        write_left_out(&redis, &["standalone", "cluster"], reason, names);
+    }
 }
 
 /// Two servers that refuse everything alike would agree as well.

@@ -50,6 +50,6 @@ pub use relay::Relay;
 pub use reply::Reply;
 pub use sentinel::{FakeSentinel, MonitoredServers, NAME, PrimaryClient};
 pub use socket::{Address, Socket};
-pub use tally::Tally;
+pub use tally::{Tally, write_left_out};
 pub use world::{Difference, Worlds};
 pub use wrong_proxy::{Wrong, WrongProxy};

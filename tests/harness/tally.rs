@@ -21,9 +21,31 @@ struct Count {
 /// A file to which results are appended, one JSON object a line.
 const RESULTS: &str = "NEARSIDE_TEST_RESULTS";
 
+/// Tells the file of results what is not compared: on which upstreams of this server, why, and which commands.
+///
+/// # Panics
+/// When the file cannot be written.
+pub fn write_left_out(server: &RedisServer, upstreams: &[&str], reason: &str, commands: &[&str]) {
+    let (version, known) = (server.version(), server.commands());
+    let is_meant = |name: &&String| {
+        let container = name.split('|').next().unwrap_or_default();
+        commands.contains(&name.as_str()) || commands.contains(&container)
+    };
+    let names = known.iter().filter(is_meant).collect::<Vec<_>>();
+    let line = json!({ "server": version, "left_out": reason, "upstreams": upstreams, "commands": names });
+    append(&format!("{line}\n"));
+}
+
+fn append(lines: &str) {
+    let Ok(path) = std::env::var(RESULTS) else { return };
+    let file = File::options().create(true).append(true).open(path);
+    // At once: other tests write, too.
+    file.and_then(|mut file| file.write_all(lines.as_bytes())).expect("the file of results can be written");
+}
+
 impl Tally {
     /// One more command whose replies were the same.
-    pub(crate) fn count(&mut self, args: &[Vec<u8>], resp3: bool, is_error: bool) {
+    pub fn count(&mut self, args: &[Vec<u8>], resp3: bool, is_error: bool) {
         let word = |at: usize| {
             let arg = args.get(at).map(Vec::as_slice).unwrap_or_default();
             String::from_utf8_lossy(arg).to_ascii_lowercase()
@@ -38,7 +60,6 @@ impl Tally {
     /// # Panics
     /// When the file cannot be written.
     pub fn write(&self, upstream: &str, server: &RedisServer) {
-        let Ok(path) = std::env::var(RESULTS) else { return };
         let version = server.version();
         let lines = self.by_command(&server.commands()).into_iter().map(|((command, resp3), count)| {
             let protocol = if resp3 { "RESP3" } else { "RESP2" };
@@ -48,11 +69,7 @@ impl Tally {
             });
             format!("{line}\n")
         });
-        let lines = lines.collect::<String>();
-        let mut file =
-            File::options().create(true).append(true).open(&path).expect("the file of results can be written");
-        // At once: other tests write, too.
-        file.write_all(lines.as_bytes()).expect("the file of results can be written");
+        append(&lines.collect::<String>());
     }
 
     fn by_command(&self, known: &BTreeSet<String>) -> BTreeMap<(String, bool), Count> {

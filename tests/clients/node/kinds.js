@@ -6,14 +6,15 @@ import { hasNearside, isCluster } from './servers.js';
 import { keysOf } from './values.js';
 
 /**
- * `kinds` names the library's clients; each makes a client that is connected, and `close` ends it. The test is given `connect`,
+ * `kinds` names the library's clients; `but` those that a test is not for, and why; each makes a client that is connected, and `close` ends it. The test is given `connect`,
  * for as many clients as it needs, a way to name keys of its own, and the kind's name.
  */
 export function eachKind(kinds, close) {
-  return (name, body) => {
+  return (name, body, { but } = {}) => {
     for (const [kind, make] of Object.entries(kinds)) {
       const wantsCluster = kind.endsWith('cluster');
-      const skip = wantsCluster && !isCluster ? 'before a standalone server Nearside shows no cluster'
+      const skip = but?.[kind] ? but[kind]
+        : wantsCluster && !isCluster ? 'before a standalone server Nearside shows no cluster'
         : name.startsWith('pubsub') ? 'Nearside has no publish and subscribe yet'
         : !wantsCluster && isCluster && !hasNearside ? 'without Nearside a client of one server cannot use a cluster' : false;
       test(`${kind} ${name}`, { skip }, async (t) => {

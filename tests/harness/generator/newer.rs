@@ -63,7 +63,7 @@ pub(super) const NEWER: &[(&str, &[&str])] = &[
             "VREM <vector> <member>",
             "VSETATTR <vector> <member> <value>",
             "VGETATTR <vector> <member>",
-            "VSIM <vector> VALUES 2 1 0.5 WITHSCORES COUNT 1 TRUTH",
+            "%VSIM <vector> VALUES 2 1 0.5 WITHSCORES COUNT 1000 TRUTH",
         ],
     ),
     // Valkey 8.1
