@@ -142,7 +142,7 @@ impl Connection {
             // Every node has to be told.
             self.server = ClusterClient::connect(&self.seeds).with_resp3();
         }
-        let reply = self.server.try_command(&args);
+        let reply = self.server.try_divided(&args);
         Ok(reply.map_or_else(|error| format!("-UPSTREAM {error}\r\n").into_bytes(), |reply| reply.0))
     }
 }
