@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nearside_tests::{
-    Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, eventually, holds_for, key_slot,
+    Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, eventually, holds_for, key_slot, words,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -124,7 +124,8 @@ fn wait_for(redis: &RedisServer, count: u64) {
 fn a_client_that_hangs_up_waits_no_more() {
     let redis = RedisServer::start();
     let nearside = Nearside::before(&redis);
-    for behind in ["", "*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$100"] {
+    // With nothing behind it, with commands, with a part of one, with no protocol at all; and QUIT.
+    for behind in ["", "*1\r\n$4\r\nPING\r\n", "*2\r\n$3\r\nGET\r\n$100", "*x\r\n", "*1\r\n$4\r\nQUIT\r\n"] {
         let mut client = nearside.client();
         client.send(b"*3\r\n$5\r\nBLPOP\r\n$1\r\nq\r\n$1\r\n0\r\n");
         wait_for(&redis, 1);
@@ -283,4 +284,59 @@ fn wait_speaks_of_what_this_client_has_written() {
     for line in ["WAIT x 0", "WAIT 1", "WAIT 0 -1"] {
         assert_eq!(client.call(line), redis.client().call(line), "{line}");
     }
+}
+
+#[test]
+fn a_client_that_hangs_up_behind_a_reply_of_its_own_connection_waits_no_more() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    for first in ["WATCH k", "GET k", "QUIT"] {
+        let mut client = nearside.client();
+        assert_eq!(client.call("WATCH other"), "+OK\r\n");
+        client.send(&[words(first), words("BLPOP q 0")].concat());
+        if first != "QUIT" {
+            wait_for(&redis, 1);
+        }
+        drop(client);
+        wait_for(&redis, 0);
+    }
+}
+
+#[test]
+fn who_waits_for_a_second_time_is_unblocked_too() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let (mut client, mut other) = (nearside.client(), nearside.client());
+    let id = client.call("CLIENT ID").integer().unwrap();
+    client.call("WATCH k");
+    client.send(&[words("BLPOP a 0"), words("BLPOP b 0")].concat());
+    wait_for(&redis, 1);
+    other.call("RPUSH a 1");
+    assert_eq!(client.reply(), "*2\r\n$1\r\na\r\n$1\r\n1\r\n");
+    wait_for(&redis, 1);
+    assert_eq!(other.call(&format!("CLIENT UNBLOCK {id}")), ":1\r\n");
+    assert_eq!(client.reply(), "*-1\r\n");
+}
+
+#[test]
+fn who_waits_while_keys_are_half_moved_is_answered_in_the_end() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    let slot = key_slot(b"b");
+    let to = 1 - cluster.owner(slot);
+    assert_eq!(client.call("RPUSH {b}1 x"), ":1\r\n");
+    let migration = cluster.begin_migration(slot, to);
+    for lines in [&["BLPOP {b}1 {b}2 0.2"][..], &["WATCH {b}1 {b}2", "MULTI", "RPUSH {b}1 y", "EXEC"]] {
+        // TRYAGAIN for as long as one key is here and the other nowhere; meanwhile, or afterwards, there is an answer.
+        client.send(&lines.iter().flat_map(|line| words(line)).collect::<Vec<_>>());
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.migrate_keys(&migration, 10);
+    cluster.finish_migration(migration);
+    (0..5).for_each(|_| drop(client.reply()));
+    eventually("it goes on", SOON, || client.call("LLEN {b}1").integer());
 }

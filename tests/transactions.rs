@@ -1,7 +1,10 @@
 //! MULTI, EXEC, DISCARD, WATCH, UNWATCH: what Redis answers, before one server and before a cluster.
 #![allow(clippy::unwrap_used)]
 
-use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, key_slot};
 
 /// Holds each dialogue with a Redis, and through a Nearside before another one.
 #[track_caller]
@@ -276,4 +279,69 @@ fn add_one(client: &mut Client, in_one_write: bool) -> bool {
     let executed = replies[2] == "*1\r\n+OK\r\n";
     assert!(executed || replies[2] == "*-1\r\n", "{:?}", replies[2]);
     executed
+}
+
+#[test]
+fn while_its_slot_moves_a_transaction_in_one_write_is_carried_out_once() {
+    if calibrating("cluster") {
+        return;
+    }
+    const TIMES: usize = 400;
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let slot = key_slot(b"n");
+    let (done, moves) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                let migration = cluster.begin_migration(slot, 1 - cluster.owner(slot));
+                std::thread::sleep(Duration::from_millis(2));
+                cluster.migrate_keys(&migration, 100);
+                std::thread::sleep(Duration::from_millis(2));
+                cluster.finish_migration(migration);
+                moves.fetch_add(1, Relaxed);
+            }
+        });
+        let _stops = Stops(&done);
+        let mut client = nearside.client();
+        let mut count = 0;
+        let mut round = 0;
+        while round < TIMES || moves.load(Relaxed) < 20 {
+            round += 1;
+            let replies = client.pipeline(&["MULTI", "INCR n", "RPUSH {n}list x", "EXEC", "GET n"]);
+            let executed = replies[3].starts_with(b"*2");
+            count += usize::from(executed);
+            // Half of its keys may have moved for as long as that takes: then it is told after many tries.
+            assert!(executed || replies.iter().any(|reply| reply.starts_with(b"-TRYAGAIN")), "{round}: {replies:?}");
+            assert_eq!(replies[4].bulk(), Some(count.to_string().as_bytes()), "{round}: {replies:?}");
+            assert!(replies.iter().all(|reply| !reply.starts_with(b"-MOVED") && !reply.starts_with(b"-ASK")));
+        }
+        done.store(true, Relaxed);
+        assert!(count > round * 9 / 10, "{count} of {round}");
+        assert_eq!(client.call("LLEN {n}list").integer(), Some(count as i64));
+    });
+}
+
+/// Lets the mover end also when the test fails.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn clients_of_others_cannot_be_touched_from_inside_a_transaction() {
+    if calibrating("lanes") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let (mut direct, mut client) = (redis.client(), nearside.client());
+    client.call("SET k v");
+    let replies = client.pipeline(&["MULTI", "CLIENT KILL TYPE normal SKIPME yes", "SET k w", "EXEC", "GET k"]);
+    assert!(replies[1].is_error(), "{replies:?}");
+    assert_eq!(replies[3..], ["-EXECABORT Transaction discarded because of previous errors.\r\n", "$1\r\nv\r\n"]);
+    assert_eq!(direct.call("PING"), "+PONG\r\n");
 }

@@ -30,7 +30,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     }
     pinned::pin(session, state, place);
     let sending = Sending { blocks: true, may_move: place.slot.is_some(), ..Sending::default() };
-    pinned::submit(session, state, &call, command, sending)
+    pinned::submit(session, state, &call, command, sending).into()
 }
 
 /// WAIT speaks of what was written before on the same connection, and a new one has written nothing. So a publication to
@@ -50,5 +50,5 @@ fn wait(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Com
         let publish: &[u8] = if is_sharded { b"SPUBLISH" } else { b"PUBLISH" };
         lane.say_first(&[publish, b"", b""]);
     }
-    pinned::submit(session, state, call, command, Sending { blocks: true, ..Sending::default() })
+    pinned::submit(session, state, call, command, Sending { blocks: true, ..Sending::default() }).into()
 }

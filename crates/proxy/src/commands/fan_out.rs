@@ -8,7 +8,7 @@ use super::{Flow, OVERLOAD, forward, refuse};
 use crate::lanes::forward::{Errand, ForwardLane, Frame};
 use crate::lanes::written::{Effect, WrittenKeys};
 use crate::session::Session;
-use crate::session::gather::{self, PARTS_IN_FLIGHT};
+use crate::session::gather::{self, PARTS_IN_FLIGHT, Purpose};
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::Slot;
@@ -57,7 +57,7 @@ pub(super) fn send(
     }
     let caching = worker.cache().is_some();
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, state.reply_mode.is_silent());
-    let first = state.gathers.begin(sequence, state.now, how, parts.len());
+    let first = state.gathers.begin(sequence, state.now, Purpose::Join(how), parts.len());
     for (number, part) in (first..).zip(parts) {
         let errand = Errand::new(session, number, state.now, part.slot, command.runs_program());
         let lane = lanes[part.node].as_ref().expect("one for each node that has a part");

@@ -12,6 +12,7 @@ use super::table::{Command, Join};
 use super::{Call, Flow, forward, place, refuse};
 use crate::lanes::connect;
 use crate::session::Session;
+use crate::session::gather::Purpose;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::Node;
@@ -32,7 +33,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     }
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, state.reply_mode.is_silent());
     let how = How { join: Join::OneSucceeded, places: Vec::new(), changes: true, seed: state.now, each: None };
-    let first = state.gathers.begin(sequence, state.now, how, nodes.len());
+    let first = state.gathers.begin(sequence, state.now, Purpose::Join(how), nodes.len());
     for (number, node) in (first..).zip(nodes) {
         let ask = ask(Rc::clone(session), number, Arc::clone(node), state.user.clone(), call.request.frame().into());
         tokio::task::spawn_local(ask);

@@ -17,7 +17,7 @@ use super::table::{Command, Join};
 use super::{Call, Flow, fan_out, forward, get};
 use crate::output::SHARE_FROM;
 use crate::session::Session;
-use crate::session::gather;
+use crate::session::gather::{self, Purpose};
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::Slot;
@@ -125,7 +125,7 @@ fn fetch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
     let each = Some(call.request.frame().into());
     let how = How { join: Join::Values, places: Vec::new(), changes: false, seed: state.now, each };
     let sequence = state.replies.expect(Source::Fetch, Shape::Plain, state.reply_mode.is_silent());
-    let first = state.gathers.begin(sequence, state.now, how, keys);
+    let first = state.gathers.begin(sequence, state.now, Purpose::Join(how), keys);
     for (number, key) in (first..).zip(call.request.args().skip(1)) {
         read(session, state, sequence, number, key);
     }
@@ -207,7 +207,7 @@ fn send_parts(session: &Rc<Session>, state: &mut State, sequence: u64, since: Ti
     };
     let places = groups.iter().flat_map(|group| group.keys.iter().map(|at| at - 1)).collect();
     let how = How { join: Join::Values, places, changes: false, seed: since, each: None };
-    let first = state.gathers.begin(sequence, since, how, groups.len());
+    let first = state.gathers.begin(sequence, since, Purpose::Join(how), groups.len());
     for (number, group) in (first..).zip(&groups) {
         let slot = is_cluster.then_some(group.slot);
         if let Err(reason) = forward::read_as(session, state, number, slot, group.frame(&request, 1)) {

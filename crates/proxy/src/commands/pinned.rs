@@ -54,7 +54,7 @@ fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
 fn must_wait(state: &mut State) -> bool {
     let Own::Pinned(pinned) = &mut state.own else { return false };
     pinned.is_beside &= state.replies.open() > 0;
-    pinned.is_beside || pinned.lane.may_move_on()
+    pinned.is_beside || pinned.lane.may_move_on() || state.order.any_redirected()
 }
 
 /// To the own connection if that leads to the node of its keys, or if any node would do.
@@ -65,7 +65,7 @@ fn keyed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
     };
     if is_here(state, place) {
         let blocks = command.blocks(&call.request);
-        return submit(session, state, &call, command, Sending { blocks, ..Sending::default() });
+        return submit(session, state, &call, command, Sending { blocks, ..Sending::default() }).into();
     }
     if !steps_beside(state) {
         return Flow::Wait;
@@ -121,6 +121,23 @@ impl Default for Sending {
     }
 }
 
+/// What became of a command for the own connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is on its way.
+    Sent,
+    /// It was answered here, and the server will not hear of it.
+    Refused,
+    /// It has to wait for something in flight.
+    Wait,
+}
+
+impl From<Outcome> for Flow {
+    fn from(outcome: Outcome) -> Flow {
+        if outcome == Outcome::Wait { Flow::Wait } else { Flow::Done }
+    }
+}
+
 /// Sends a command on the own connection.
 pub(super) fn submit(
     session: &Rc<Session>,
@@ -128,29 +145,29 @@ pub(super) fn submit(
     call: &Call<'_>,
     command: &Command,
     sending: Sending,
-) -> Flow {
+) -> Outcome {
+    // What ends a transaction makes room; to begin one is what there is no room for.
+    let makes_room = command.route == Route::Transaction && !matches!(&*command.name, "multi" | "watch");
+    if session.worker().is_overloaded() && !makes_room {
+        session.worker().metrics().overloads.add(1);
+        transaction::doom_own(state);
+        _ = refuse(state, OVERLOAD);
+        return Outcome::Refused;
+    }
     let caching = session.worker().cache().is_some();
-    submit_with(session, state, call, sending, |note| {
-        if caching { forward::effect(call, command, note) } else { Effect::None }
-    })
+    submit_with(state, call, sending, |note| if caching { forward::effect(call, command, note) } else { Effect::None })
 }
 
 /// As [`submit`], for a command that writes what `effect` says and shows.
-pub(super) fn submit_with<'a>(
-    session: &Rc<Session>,
+pub(super) fn submit_with(
     state: &mut State,
-    call: &Call<'a>,
+    call: &Call<'_>,
     sending: Sending,
     effect: impl FnOnce(&mut dyn FnMut(&[u8])) -> Effect,
-) -> Flow {
+) -> Outcome {
     let Own::Pinned(pinned) = &mut state.own else { unreachable!("the session has a connection of its own") };
     if !pinned.lane.has_room() {
-        return Flow::Wait;
-    }
-    if session.worker().is_overloaded() {
-        session.worker().metrics().overloads.add(1);
-        pinned.multi.iter_mut().for_each(|multi| multi.is_doomed = true);
-        return refuse(state, OVERLOAD);
+        return Outcome::Wait;
     }
     let sequence = state.replies.expect(Source::Forward, sending.shape, state.reply_mode.is_silent());
     let (order, multi) = (&mut state.order, &mut pinned.multi);
@@ -176,6 +193,7 @@ pub(super) fn submit_with<'a>(
     if !sent {
         state.replies.retract();
         state.answer_error("UPSTREAM the connection was lost; the command was not sent");
+        return Outcome::Refused;
     }
-    Flow::Done
+    Outcome::Sent
 }

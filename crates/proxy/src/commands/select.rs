@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nearside_resp::{Request, encode};
 
-use super::pinned::{self, Sending};
+use super::pinned::{self, Outcome, Sending};
 use super::table::Command;
 use super::{Call, Flow, client, place};
 use crate::lanes::forward::{Errand, Frame};
@@ -63,12 +63,12 @@ pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: 
         return Flow::Wait;
     }
     let sending = Sending { shape: Shape::Select(db), ..Sending::default() };
-    let flow = pinned::submit(session, state, &call, command, sending);
-    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+    let outcome = pinned::submit(session, state, &call, command, sending);
+    if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.is_spent = true;
         state.moving = true;
     }
-    flow
+    outcome.into()
 }
 
 /// Where one server has everything: in a cluster there is nowhere to move to.

@@ -70,6 +70,13 @@ struct Awaiting {
     is_guard: bool,
 }
 
+/// What is answered now.
+struct Answered {
+    sequence: Option<u64>,
+    since: Time,
+    blocks: bool,
+}
+
 struct State {
     /// None: it waits in the pool.
     owner: Option<Rc<Session>>,
@@ -166,6 +173,9 @@ impl PinnedLane {
 
     /// Gives the connection back, which is as it was when it was new: another session may have it.
     pub(crate) fn release(self: &Rc<Self>) {
+        if self.state.borrow().refusal.is_some() {
+            return self.end();
+        }
         self.state.borrow_mut().owner = None;
         self.worker.pinned().give(self);
     }
@@ -212,9 +222,14 @@ impl PinnedLane {
         self.state.borrow().awaiting.iter().any(|awaiting| awaiting.frame.is_some())
     }
 
-    /// The oldest command may wait at the server.
+    /// A command may wait at the server, now or when those before it are answered.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.state.borrow().awaiting.front().is_some_and(|front| front.blocks)
+        self.state.borrow().awaiting.iter().any(|awaiting| awaiting.blocks)
+    }
+
+    /// Bytes that the server has not taken.
+    pub(crate) fn queued(&self) -> usize {
+        self.state.borrow().output.len()
     }
 
     /// False: more is queued than the server takes.
@@ -269,13 +284,13 @@ impl PinnedLane {
 
     /// Queues a command that another node has sent here. False: the connection is lost.
     pub(crate) fn take_over(&self, moved: Moved) -> bool {
+        if self.state.borrow().phase == Phase::Ended {
+            return false;
+        }
         if matches!(moved.redirect, Redirect::Ask(..)) {
             self.say(&[b"ASKING"]);
         }
         let state = &mut *self.state.borrow_mut();
-        if state.phase == Phase::Ended {
-            return false;
-        }
         let Moved { sequence, frame, keys, effect, since, blocks, redirections, .. } = moved;
         keys.iter().for_each(|key| state.written.push(key));
         state.output.share(frame.clone());
@@ -345,6 +360,8 @@ impl PinnedLane {
                 self.came_up(server, client_id);
                 let mut scanner = ReplyScanner::new();
                 let error = poll_fn(|cx| self.poll_serve(cx, &socket, &mut scanner)).await;
+                // What the kernel still holds must not be carried out after its sender was told of the loss.
+                socket.abort();
                 drop(socket);
                 self.lost(&error);
             }
@@ -454,7 +471,7 @@ impl PinnedLane {
         }
         let owner = self.state.borrow().owner.clone();
         if let Some(owner) = owner {
-            owner.push(&partial);
+            owner.pinned_pushed(&partial);
         }
     }
 
@@ -514,43 +531,52 @@ impl PinnedLane {
             (state.owner.clone(), moved)
         };
         if let Some(owner) = owner {
+            if moved.blocks && owner.client().waits_no_more() {
+                owner.pinned_is_spent(self);
+            }
             owner.pinned_moved(self, moved);
         }
     }
 
     /// A reply, or a piece of one, to the oldest command.
     fn replied(&self, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
-        let (owner, sequence, since, blocks) = {
+        let (owner, answered, refusal) = {
             let state = &mut *self.state.borrow_mut();
-            let Some(front) = state.awaiting.front() else {
+            if state.awaiting.is_empty() {
                 return Err(LinkError::Protocol("a reply that no command asked for".into()));
-            };
-            let (sequence, since, blocks, effect) = (front.sequence, front.since, front.blocks, front.effect);
-            if !state.begun {
-                self.apply(effect, &mut state.written);
-                state.begun = true;
             }
+            let begins = !std::mem::replace(&mut state.begun, !complete);
+            let front = state.awaiting.front().expect("just looked");
+            if begins {
+                self.apply(front.effect, &mut state.written);
+            }
+            if front.is_guard && (state.refusal.is_some() || (begins && piece.starts_with(b"-"))) {
+                state.refusal.get_or_insert_default().extend_from_slice(piece);
+            }
+            let answered = Answered { sequence: front.sequence, since: front.since, blocks: front.blocks };
+            // What a guard was answered takes the place of the whole reply to the command behind it.
+            let is_held = state.refusal.is_some() && answered.sequence.is_some();
+            let refusal = if is_held && complete { state.refusal.take() } else { None };
             if complete {
-                state.begun = false;
-                let is_guard = state.awaiting.pop_front().is_some_and(|front| front.is_guard);
-                if is_guard && piece.starts_with(b"-") {
-                    state.refusal = Some(piece.to_vec());
-                }
-                self.tell_where_it_waits(state);
+                state.awaiting.pop_front();
+            } else if is_held {
+                return Ok(());
             }
-            (state.owner.clone(), sequence, since, blocks)
+            (state.owner.clone(), answered, refusal)
         };
-        let (Some(owner), Some(sequence)) = (owner, sequence) else { return Ok(()) };
-        let refusal = self.state.borrow_mut().refusal.take_if(|_| complete);
-        let piece = refusal.as_deref().unwrap_or(piece);
-        if complete && blocks && owner.client().waits_no_more() {
-            owner.pinned_is_spent(self);
+        if let (Some(owner), Some(sequence)) = (owner, answered.sequence) {
+            if complete && answered.blocks && owner.client().waits_no_more() {
+                owner.pinned_is_spent(self);
+            }
+            owner.deliver(sequence, refusal.as_deref().unwrap_or(piece), complete);
+            if complete {
+                // How long a client chose to wait says nothing about how fast it was served.
+                let since = if answered.blocks { now } else { answered.since };
+                self.worker.metrics().served_forward(now, since);
+            }
         }
-        owner.deliver(sequence, piece, complete);
         if complete {
-            // How long a client chose to wait says nothing about how fast it was served.
-            let since = if blocks { now } else { since };
-            self.worker.metrics().served_forward(now, since);
+            self.tell_where_it_waits(&self.state.borrow());
         }
         Ok(())
     }

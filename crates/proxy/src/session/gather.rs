@@ -13,6 +13,7 @@ use nearside_nearcache::{CachedReply, Time};
 
 use super::Session;
 use super::state::State;
+use crate::commands::transaction::SentBlock;
 use crate::commands::{get, join, mget};
 use crate::net::clock;
 
@@ -44,11 +45,20 @@ pub(crate) struct Gather {
     sequence: u64,
     /// When the command came.
     since: Time,
-    join: join::How,
+    purpose: Purpose,
     parts: Vec<Part>,
     missing: usize,
     /// Bytes of the parts that have arrived.
     held: usize,
+}
+
+/// What is made of the parts.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// One reply.
+    Join(join::How),
+    /// The replies to a transaction, one after the other; or another try.
+    Block(Box<SentBlock>),
 }
 
 #[derive(Debug)]
@@ -64,13 +74,13 @@ enum Part {
 
 impl Gathers {
     /// Begins to put the reply `sequence` together, of so many parts. Gives the number of the first; the others follow it.
-    pub(crate) fn begin(&mut self, sequence: u64, since: Time, join: join::How, parts: usize) -> u64 {
+    pub(crate) fn begin(&mut self, sequence: u64, since: Time, purpose: Purpose, parts: usize) -> u64 {
         debug_assert!(parts > 0, "nobody would finish it");
         let first = PARTS + self.numbered;
         self.numbered += parts as u64;
         self.missing += parts;
         let open = (0..parts).map(|_| Part::Open(Vec::new())).collect();
-        self.open.insert(first, Gather { sequence, since, join, parts: open, missing: parts, held: 0 });
+        self.open.insert(first, Gather { sequence, since, purpose, parts: open, missing: parts, held: 0 });
         first
     }
 
@@ -198,17 +208,20 @@ fn put(session: &Rc<Session>, state: &mut State, number: u64, len: usize, part: 
     session.check_output(state);
 }
 
-fn finish(session: &Rc<Session>, state: &mut State, mut gather: Gather) {
+fn finish(session: &Rc<Session>, state: &mut State, gather: Gather) {
     state.replies.release_held(gather.held);
     let parts: Vec<&[u8]> = gather.parts.iter().map(Part::bytes).collect();
-    let Some(request) = gather.join.each.take() else {
-        let reply = gather.join.join(&parts);
-        state.replies.complete(gather.sequence, reply, &mut state.output);
-        state.order.forward_answered(gather.sequence);
-        if state.order.any_fetch() {
-            state.order.fetch_answered(gather.sequence); // of an MGET that was sent as a whole after all
+    let mut how = match gather.purpose {
+        Purpose::Join(how) => how,
+        Purpose::Block(block) => {
+            if let Some(replies) = block.answer(session, state, gather.sequence, &parts) {
+                complete(session, state, gather.sequence, gather.since, replies);
+            }
+            return;
         }
-        return session.worker().metrics().served_forward(clock::now(), gather.since);
+    };
+    let Some(request) = how.each.take() else {
+        return complete(session, state, gather.sequence, gather.since, how.join(&parts));
     };
     match mget::complete(&parts, state.protocol) {
         Some(reply) => {
@@ -217,4 +230,14 @@ fn finish(session: &Rc<Session>, state: &mut State, mut gather: Gather) {
         }
         None => mget::send_whole(session, gather.sequence, gather.since, request),
     }
+}
+
+/// The reply is there, from upstream.
+fn complete(session: &Rc<Session>, state: &mut State, sequence: u64, since: Time, reply: Vec<u8>) {
+    state.replies.complete(sequence, reply, &mut state.output);
+    state.order.forward_answered(sequence);
+    if state.order.any_fetch() {
+        state.order.fetch_answered(sequence); // of an MGET that was sent as a whole after all
+    }
+    session.worker().metrics().served_forward(clock::now(), since);
 }

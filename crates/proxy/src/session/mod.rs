@@ -146,7 +146,7 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            if state.waiting && state.own.is_blocked() {
+            if (state.waiting || state.ending == Some(Ending::AfterReplies)) && state.own.is_blocked() {
                 self.poll_hang_up(cx, state);
             }
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
@@ -373,6 +373,15 @@ impl Session {
                 Source::Fetch => state.order.fetch_answered(sequence),
             }
         }
+    }
+
+    /// Runs something that was put off, unless the session has ended meanwhile.
+    pub(crate) fn with_state(self: &Rc<Self>, run: impl FnOnce(&Rc<Self>, &mut State)) {
+        let state = &mut *self.state.borrow_mut();
+        if !state.closed {
+            run(self, state);
+        }
+        self.worker.flush_later(self);
     }
 
     /// The command `sequence` was not carried out where it was sent, and is on its way to another node.

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use crate::lanes::pinned::PinnedLane;
 use crate::topology::Slot;
 
-/// Keys of a transaction's writes that are remembered; with more of them EXEC counts as a write of everything.
+/// Keys of a transaction's writes that are remembered, and their bytes; with more EXEC counts as a write of everything.
 const REMEMBERED: usize = 16 * 1024;
+const REMEMBERED_BYTES: usize = 1 << 20;
 
 /// Whether the session has a connection of its own.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub(crate) enum Own {
 pub(crate) struct Unplaced {
     /// The commands that were answered with QUEUED here.
     pub(crate) frames: Vec<Vec<u8>>,
+    pub(crate) writes: Writes,
     /// One was refused: EXEC will abort.
     pub(crate) is_doomed: bool,
 }
@@ -58,9 +60,10 @@ pub(crate) struct Multi {
 }
 
 /// What EXEC will write.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Writes {
     pub(crate) keys: Vec<Vec<u8>>,
+    bytes: usize,
     pub(crate) everything: bool,
 }
 
@@ -79,10 +82,10 @@ impl Pinned {
 impl Writes {
     /// A key will be written.
     pub(crate) fn note(&mut self, key: &[u8]) {
-        if self.keys.len() < REMEMBERED {
+        self.bytes += key.len();
+        self.everything |= self.keys.len() >= REMEMBERED || self.bytes > REMEMBERED_BYTES;
+        if !self.everything {
             self.keys.push(key.to_vec());
-        } else {
-            self.everything = true;
         }
     }
 }
@@ -116,6 +119,11 @@ impl Own {
     /// The server knows something of the session that only this connection has.
     pub(crate) fn is_held(&self) -> bool {
         matches!(self, Own::Pinned(pinned) if pinned.is_held())
+    }
+
+    /// Bytes that the server has not taken.
+    pub(crate) fn queued(&self) -> usize {
+        self.lane().map_or(0, |lane| lane.queued())
     }
 
     /// A command waits at the server, for as long as it likes.

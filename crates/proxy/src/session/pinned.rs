@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use nearside_resp::Protocol;
+
 use super::own::Own;
 use super::state::State;
 use super::{Ending, Session};
-use crate::config::UpstreamAddress;
+use crate::commands::place;
 use crate::lanes::pinned::{Moved, PinnedLane};
 use crate::metrics::CutOff;
 use crate::topology::Node;
@@ -26,7 +28,7 @@ impl Session {
     /// The connection owes no reply: if nothing else holds it, it is somebody else's from here on.
     pub(crate) fn pinned_is_idle(&self, lane: &PinnedLane) {
         let state = &mut *self.state.borrow_mut();
-        if is_own(state, lane) {
+        if is_own(state, lane) && !state.order.any_redirected() {
             state.own.release();
         }
     }
@@ -57,6 +59,10 @@ impl Session {
 
     /// The client waits at the server, and has sent more meanwhile: it may hang up all the same.
     pub(super) fn poll_hang_up(&self, cx: &mut Context<'_>, state: &mut State) {
+        if self.worker.is_draining() {
+            state.ending = Some(Ending::Now);
+            return;
+        }
         let mut input = self.input.borrow_mut();
         while input.len() < READ_AHEAD {
             match input.poll_fill(cx, &self.socket()) {
@@ -67,6 +73,14 @@ impl Session {
                     return;
                 }
             }
+        }
+    }
+
+    /// Something that is no reply has come on the connection. RESP2 has no form for it: what was on its way when the client
+    /// said HELLO 2 is not for it.
+    pub(crate) fn pinned_pushed(&self, frame: &[u8]) {
+        if self.state.borrow().protocol == Protocol::Resp3 {
+            self.push(frame);
         }
     }
 
@@ -86,9 +100,10 @@ impl Session {
             return self.deliver(moved.sequence, line.as_bytes(), true);
         }
         let target = match &moved.redirect {
-            Redirect::Moved(_, address) | Redirect::Ask(_, address) => self.member(address),
+            Redirect::Moved(_, address) | Redirect::Ask(_, address) => place::member(self, address),
             Redirect::TryAgain | Redirect::Down => None,
         };
+        self.redirected(moved.sequence);
         let is_new = target.is_some() && moved.redirections < PAUSE_FROM;
         let node = target.unwrap_or_else(|| Arc::clone(lane.node()));
         if is_new {
@@ -102,27 +117,30 @@ impl Session {
     }
 
     fn move_to(self: &Rc<Self>, node: &Arc<Node>, moved: Moved) {
-        let state = &mut *self.state.borrow_mut();
-        let Own::Pinned(pinned) = &mut state.own else { return };
-        if state.closed {
-            return;
+        let sequence = moved.sequence;
+        let is_on_its_way = {
+            let state = &mut *self.state.borrow_mut();
+            match &mut state.own {
+                _ if state.closed => return,
+                Own::Pinned(pinned) => {
+                    let key = pinned.lane.key();
+                    let user = pinned.lane.user();
+                    let lane = PinnedLane::acquire(&self.worker, node, user, (key.db, key.protocol), self);
+                    let before = std::mem::replace(&mut pinned.lane, lane);
+                    if before.is_idle() && !pinned.is_spent {
+                        before.release()
+                    } else {
+                        before.end()
+                    }
+                    pinned.lane.take_over(moved)
+                }
+                Own::None | Own::Unplaced(_) => false,
+            }
+        };
+        if !is_on_its_way {
+            self.deliver(sequence, b"-UPSTREAM the connection was lost; the command was not executed\r\n", true);
+            self.worker.flush_later(self);
         }
-        let before = &pinned.lane;
-        let as_before = (before.key().db, before.key().protocol);
-        let lane = PinnedLane::acquire(&self.worker, node, before.user(), as_before, self);
-        let before = std::mem::replace(&mut pinned.lane, lane);
-        if before.is_idle() {
-            before.release()
-        } else {
-            before.end()
-        }
-        pinned.lane.take_over(moved);
-    }
-
-    /// The node at `address`, if it is known to be one of the cluster.
-    fn member(&self, address: &UpstreamAddress) -> Option<Arc<Node>> {
-        let shared = self.worker.shared();
-        shared.members.load().contains(address).then(|| shared.nodes.at(address)).flatten()
     }
 }
 

@@ -299,7 +299,7 @@ impl State {
     pub(super) fn account(&mut self, worker: &Worker) {
         let output = self.output.len() + self.replies.held();
         self.client.hold(self.input_held, output);
-        let memory = self.input_held + output;
+        let memory = self.input_held + output + self.own.queued();
         if memory.abs_diff(self.accounted) >= ACCOUNT_STEP {
             worker.account_buffers(self.accounted, memory);
             self.accounted = memory;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use nearside_resp::encode;
 
 use super::options;
-use crate::commands::pinned::{self, Sending};
+use crate::commands::pinned::{self, Outcome, Sending};
 use crate::commands::place::Place;
 use crate::commands::table::Command;
 use crate::commands::{Call, Flow};
@@ -35,7 +35,7 @@ pub(super) fn run(
     let tracks = matches!(&state.own, Own::Pinned(pinned) if pinned.tracks);
     match subcommand {
         "tracking" => return switch(session, state, call, command, tracks),
-        _ if tracks => return pinned::submit(session, state, call, command, Sending::default()),
+        _ if tracks => return pinned::submit(session, state, call, command, Sending::default()).into(),
         "caching" => state.answer_error(NOT_TRACKING),
         "trackinginfo" => not_tracking(state),
         _ => state.answer(|out, _| encode::integer(out, -1)),
@@ -66,12 +66,12 @@ fn switch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
         pinned::pin(session, state, Place { node: 0, slot: None });
     }
     let sending = Sending { shape: Shape::Tracking(on == Some(true)), ..Sending::default() };
-    let flow = pinned::submit(session, state, call, command, sending);
-    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+    let outcome = pinned::submit(session, state, call, command, sending);
+    if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.is_spent = true;
         state.moving = true;
     }
-    flow
+    outcome.into()
 }
 
 /// The server has answered TRACKING.

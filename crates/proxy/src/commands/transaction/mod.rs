@@ -7,13 +7,15 @@
 //! ahead of it when the node is known.
 
 mod block;
+mod sent;
 
 use std::rc::Rc;
 
 use nearside_resp::frame::{self, Value};
 use nearside_resp::{Request, encode};
 
-use super::pinned::{self, Sending};
+pub(crate) use self::sent::SentBlock;
+use super::pinned::{self, Outcome, Sending};
 use super::place::{self, CROSSSLOT, Place};
 use super::table::{Command, Route};
 use super::{Call, Flow, forward, refuse, select, session, shown, unknown, wrong_arity};
@@ -42,17 +44,19 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 }
 
 fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    if state.topology.is_cluster() {
-        state.own = Own::Unplaced(Box::default());
-        state.answer_ok();
-        return Flow::Done;
-    }
-    let node = match place::primary(session, state) {
+    let is_cluster = state.topology.is_cluster();
+    let node = if is_cluster { Ok(0) } else { place::primary(session, state) };
+    let node = match node {
         Ok(node) => node,
         Err(flow) => return flow,
     };
-    if let Some(flow) = block::run(session, state, &call, node) {
+    if let Some(flow) = block::run(session, state, &call) {
         return flow;
+    }
+    if is_cluster {
+        state.own = Own::Unplaced(Box::default());
+        state.answer_ok();
+        return Flow::Done;
     }
     if state.replies.open() > 0 {
         return Flow::Wait; // commands of one session do not overtake each other on two connections
@@ -63,11 +67,11 @@ fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
 
 /// MULTI on the own connection.
 fn begin(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
-    let flow = pinned::submit(session, state, call, command, Sending::default());
-    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+    let outcome = pinned::submit(session, state, call, command, Sending::default());
+    if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.multi = Some(Multi::default());
     }
-    flow
+    outcome.into()
 }
 
 fn watch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
@@ -80,11 +84,11 @@ fn watch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Co
     };
     pinned::pin(session, state, place);
     let sending = Sending { may_move: place.slot.is_some(), ..Sending::default() };
-    let flow = pinned::submit(session, state, call, command, sending);
+    let outcome = pinned::submit(session, state, call, command, sending);
     if let Own::Pinned(pinned) = &mut state.own {
-        pinned.watches = flow == Flow::Done;
+        pinned.watches = outcome == Outcome::Sent;
     }
-    flow
+    outcome.into()
 }
 
 /// Runs one, of a session that watches keys (or tracks what it reads) and has not said MULTI.
@@ -99,42 +103,33 @@ pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, c
     if &*command.name == "multi" && command.arity_ok(call.request.len()) {
         return begin(session, state, &call, command);
     }
-    let flow = pinned::submit(session, state, &call, command, Sending::default());
-    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+    let outcome = pinned::submit(session, state, &call, command, Sending::default());
+    if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         match &*command.name {
             "unwatch" if command.arity_ok(call.request.len()) => pinned.watches = false,
             "watch" => pinned.watches = true,
             _ => {}
         }
     }
-    flow
+    outcome.into()
 }
 
 /// A command between MULTI and EXEC.
 pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
     match (command.route, &*command.name) {
-        (Route::Transaction, "exec") => exec(session, state, &call),
+        (Route::Transaction, "exec") => exec(state, &call),
         (Route::Transaction, "discard") if call.request.len() == 1 => discard(session, state, &call, command),
         (Route::Transaction, "unwatch") => queue_keyed(session, state, &call, command),
-        (Route::Transaction, _) => pinned::submit(session, state, &call, command, Sending::default()),
+        (Route::Transaction, _) => pinned::submit(session, state, &call, command, Sending::default()).into(),
         (Route::Session, "reset" | "quit") => session::run(session, state, call, command),
         (Route::Session, "ping" | "echo") => queue_keyed(session, state, &call, command),
         (Route::Session, "select") => queue_select(session, state, &call, command),
-        (Route::Session, name) if name.starts_with("client|") && !changes_client(name) => {
-            // Whatever it does, it does to a connection that nobody gets after this session.
-            spend(state);
-            queue_keyed(session, state, &call, command)
-        }
+        (Route::Session, "client|caching") => queue_keyed(session, state, &call, command),
         _ => match refusal(session, state, command) {
             Some(text) => doom(state, text),
             None => queue_keyed(session, state, &call, command),
         },
     }
-}
-
-/// Whether a command changes what the proxy has to know of its client, and when.
-fn changes_client(name: &str) -> bool {
-    matches!(name, "client|reply" | "client|tracking" | "hello" | "auth")
 }
 
 /// Why a command cannot be part of a transaction here. `None`: it can.
@@ -166,19 +161,20 @@ fn queue_keyed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comman
             Ok(_) => {}
         }
     }
-    let flow = pinned::submit(session, state, call, command, Sending::default());
-    if let (Flow::Done, Some(multi)) = (flow, of(state)) {
+    let outcome = pinned::submit(session, state, call, command, Sending::default());
+    if let (Outcome::Sent, Some(multi)) = (outcome, of(state)) {
         multi.commands += 1;
     }
-    flow
+    outcome.into()
 }
 
 fn queue_select(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     spend(state);
     let db = select::parse_db(call.request.arg(1));
+    let place = of(state).map_or(0, |multi| multi.commands);
     let flow = queue_keyed(session, state, call, command);
-    if let (Flow::Done, Ok(db), Some(multi)) = (flow, db, of(state)) {
-        multi.selects.push((multi.commands - 1, db));
+    if let (Ok(db), Some(multi)) = (db, of(state).filter(|multi| multi.commands > place)) {
+        multi.selects.push((place, db));
     }
     flow
 }
@@ -199,15 +195,20 @@ fn spend(state: &mut State) {
 
 /// Refuses a command, and with it the whole transaction.
 fn doom(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
+    doom_own(state);
+    refuse(state, text)
+}
+
+/// EXEC will abort.
+pub(super) fn doom_own(state: &mut State) {
     match &mut state.own {
         Own::Pinned(pinned) => pinned.multi.iter_mut().for_each(|multi| multi.is_doomed = true),
         Own::Unplaced(unplaced) => unplaced.is_doomed = true,
         Own::None => {}
     }
-    refuse(state, text)
 }
 
-fn exec(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
+fn exec(state: &mut State, call: &Call<'_>) -> Flow {
     let Own::Pinned(pinned) = &mut state.own else { unreachable!("the transaction has a place") };
     let Some(multi) = pinned.multi.take() else { unreachable!("MULTI came before") };
     if multi.is_doomed {
@@ -218,16 +219,16 @@ fn exec(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     let shape = if multi.selects.is_empty() { Shape::Plain } else { Shape::Exec };
     let sending = Sending { shape, ..Sending::default() };
     let writes = &multi.writes;
-    let flow = pinned::submit_with(session, state, call, sending, |note| effect(writes, note));
+    let outcome = pinned::submit_with(state, call, sending, |note| effect(writes, note));
     let Own::Pinned(pinned) = &mut state.own else { unreachable!("it has not been lost meanwhile") };
-    if flow == Flow::Wait {
+    if outcome == Outcome::Wait {
         pinned.multi = Some(multi);
-    } else {
+    } else if outcome == Outcome::Sent {
         pinned.watches = false;
         state.moving = !multi.selects.is_empty();
         state.exec_selects = multi.selects;
     }
-    flow
+    outcome.into()
 }
 
 /// What EXEC writes.
@@ -244,12 +245,12 @@ fn effect(writes: &Writes, note: &mut dyn FnMut(&[u8])) -> Effect {
 }
 
 fn discard(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
-    let flow = pinned::submit(session, state, call, command, Sending::default());
-    if let (Flow::Done, Own::Pinned(pinned)) = (flow, &mut state.own) {
+    let outcome = pinned::submit(session, state, call, command, Sending::default());
+    if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.multi = None;
         pinned.watches = false;
     }
-    flow
+    outcome.into()
 }
 
 /// The reply of an EXEC with SELECTs in it: the session is where the last of them has led that the server took.
@@ -287,8 +288,7 @@ pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Cal
         (Route::Transaction, "multi") => return refuse(state, "ERR MULTI calls can not be nested"),
         (Route::Transaction, "watch") => return refuse(state, "ERR WATCH inside MULTI is not allowed"),
         (Route::Transaction, "unwatch") => return hold(session, state, call, command),
-        (Route::Session, name) if changes_client(name) => {}
-        (Route::Session, _) => return hold(session, state, call, command),
+        (Route::Session, "ping" | "echo" | "select") => return hold(session, state, call, command),
         _ => {}
     }
     if let Some(text) = refusal(session, state, command) {
@@ -324,6 +324,7 @@ fn hold(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Comm
     if unplaced.frames.len() >= UNPLACED_COMMANDS || bytes + call.request.frame().len() > UNPLACED_BYTES {
         return settle(session, state, call, command, None);
     }
+    note_writes(&mut unplaced.writes, &call, command);
     unplaced.frames.push(call.request.frame().to_vec());
     state.turn.own += 1;
     state.answer(|out, _| encode::simple(out, b"QUEUED"));
@@ -345,10 +346,10 @@ fn settle(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
         }
     };
     let Own::Unplaced(unplaced) = std::mem::take(&mut state.own) else { unreachable!("it has no place") };
-    let Unplaced { frames, is_doomed } = *unplaced;
+    let Unplaced { frames, writes, is_doomed } = *unplaced;
     pinned::pin(session, state, place);
     let Own::Pinned(pinned) = &mut state.own else { unreachable!("just pinned") };
-    pinned.multi = Some(Multi { commands: frames.len(), is_doomed, ..Multi::default() });
+    pinned.multi = Some(Multi { commands: frames.len(), writes, is_doomed, ..Multi::default() });
     pinned.is_spent = true; // some of them may change the connection
     pinned.lane.say(&[b"MULTI"]);
     frames.iter().for_each(|frame| pinned.lane.say_frame(frame));
@@ -356,11 +357,11 @@ fn settle(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
 }
 
 /// Whether a command may be part of a block that travels on the shared lane.
-fn is_plain(command: &Command, request: &Request<'_>) -> bool {
+fn is_plain(command: &Command, request: &Request<'_>, is_cluster: bool) -> bool {
     match command.route {
+        // One node's answer would be wrong.
+        Route::All(_) | Route::Walk if is_cluster => false,
         Route::Cached | Route::Forward | Route::Split(_) | Route::All(_) | Route::Walk | Route::About => true,
-        // Inside MULTI nothing waits.
-        Route::Blocking | Route::BlockingIf => true,
         Route::Session => matches!(&*command.name, "ping" | "echo") && command.arity_ok(request.len()),
         _ => false,
     }

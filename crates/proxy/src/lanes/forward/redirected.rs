@@ -123,7 +123,7 @@ impl ForwardLane {
     }
 
     /// As [`ForwardLane::submit`], with ASKING before it: the node answers although the slot is not its own yet.
-    fn submit_asking(
+    pub(crate) fn submit_asking(
         &self,
         errand: Errand,
         frame: Frame<'_>,

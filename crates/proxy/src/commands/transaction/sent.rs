@@ -1,0 +1,139 @@
+//! A whole transaction on the shared lane of a cluster's node, until it is answered.
+//!
+//! A node that does not have the keys says so when a command is to be queued, or when EXEC comes, and then nothing was
+//! carried out: the whole transaction goes to the node that has them. So its replies are kept back until the last is there.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Writes;
+use crate::commands::place;
+use crate::lanes::forward::{Errand, ForwardLane, Frame};
+use crate::lanes::written::{Effect, WrittenKeys};
+use crate::session::Session;
+use crate::session::gather::{self, Purpose};
+use crate::session::state::State;
+use crate::topology::Node;
+use crate::topology::redirect::Redirect;
+
+/// How often it is sent on, as single commands are.
+const MAX_TRIES: u8 = 16;
+/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
+const PAUSE_FROM: u8 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const MOVING: &[u8] = b"-TRYAGAIN the slot is on its way to another node; the command was not executed\r\n";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SentBlock {
+    /// From MULTI to EXEC or DISCARD.
+    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) writes: Writes,
+    /// Where it was sent.
+    pub(super) node: Arc<Node>,
+    pub(super) tries: u8,
+}
+
+impl SentBlock {
+    /// Writes it in one go, for the reply `sequence`. `asking` holds from MULTI to EXEC: ASKING between them would be queued.
+    pub(super) fn send(self, session: &Rc<Session>, state: &mut State, sequence: u64, asking: bool) {
+        let count = self.frames.len();
+        let lane = session.worker().lane(&self.node, &state.user, state.db, state.protocol);
+        let frames = self.frames.clone();
+        let (keys, everything) = (self.writes.keys.clone(), self.writes.everything);
+        let first = state.gathers.begin(sequence, state.now, Purpose::Block(Box::new(self)), count);
+        for ((number, frame), place) in (first..).zip(frames).zip(1..) {
+            let effect = |written: &mut WrittenKeys| {
+                if place < count {
+                    return Effect::None;
+                }
+                keys.iter().for_each(|key| written.push(key));
+                effect_of(keys.len(), everything)
+            };
+            let errand = Errand::new(session, number, state.now, None, false);
+            let sent = lane
+                .as_ref()
+                .map_err(Clone::clone)
+                .and_then(|lane| submit(lane, errand, &frame, asking && place == 1, effect));
+            if let Err(reason) = sent {
+                let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
+                gather::deliver(session, state, number, line.as_bytes(), true);
+            }
+        }
+    }
+
+    /// All replies are there. Gives them, one after the other; `None`: it is tried again.
+    pub(crate) fn answer(
+        self,
+        session: &Rc<Session>,
+        state: &mut State,
+        sequence: u64,
+        replies: &[&[u8]],
+    ) -> Option<Vec<u8>> {
+        let parse = |reply: &&[u8]| Redirect::parse(reply, self.node.address());
+        let redirected = replies.iter().find_map(parse).filter(|found| *found != Redirect::Down);
+        let was_refused = replies.last().is_some_and(|last| last.starts_with(b"-"));
+        let Some(redirect) = redirected.filter(|_| was_refused) else {
+            return Some(replies.concat());
+        };
+        if self.tries == MAX_TRIES {
+            let told = |reply: &&[u8]| if is_redirect(reply, &self.node) { MOVING.to_vec() } else { reply.to_vec() };
+            return Some(replies.iter().flat_map(told).collect());
+        }
+        state.order.redirected(sequence);
+        self.try_again(session, state, sequence, &redirect);
+        None
+    }
+
+    fn try_again(mut self, session: &Rc<Session>, state: &mut State, sequence: u64, redirect: &Redirect) {
+        let shared = session.worker().shared();
+        shared.topology_doubted.notify_one();
+        if let Redirect::Moved(slot, _) = redirect {
+            shared.lost_slot(&self.node, *slot);
+        }
+        let target = match redirect {
+            Redirect::Moved(_, address) | Redirect::Ask(_, address) => place::member(session, address),
+            Redirect::TryAgain | Redirect::Down => None,
+        };
+        let is_new = target.as_ref().is_some_and(|target| target.id() != self.node.id());
+        let asking = target.is_some() && matches!(redirect, Redirect::Ask(..));
+        self.node = target.unwrap_or_else(|| Arc::clone(&self.node));
+        self.tries += 1;
+        if is_new && self.tries < PAUSE_FROM {
+            return self.send(session, state, sequence, asking);
+        }
+        let pause = (FIRST_PAUSE * 2_u32.pow(u32::from(self.tries))).min(LONGEST_PAUSE);
+        let session = Rc::clone(session);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            session.with_state(|session, state| self.send(session, state, sequence, asking));
+        });
+    }
+}
+
+fn is_redirect(reply: &[u8], node: &Node) -> bool {
+    Redirect::parse(reply, node.address()).is_some_and(|redirect| redirect != Redirect::Down)
+}
+
+fn effect_of(keys: usize, everything: bool) -> Effect {
+    match (u32::try_from(keys).unwrap_or(u32::MAX), everything) {
+        (0, true) => Effect::Everything,
+        (count, true) => Effect::EverythingAnd(count),
+        (0, false) => Effect::None,
+        (count, false) => Effect::Keys(count),
+    }
+}
+
+fn submit(
+    lane: &ForwardLane,
+    errand: Errand,
+    frame: &[u8],
+    asking: bool,
+    effect: impl FnOnce(&mut WrittenKeys) -> Effect,
+) -> Result<(), String> {
+    let frame = Frame::Borrowed(frame);
+    let sent = if asking { lane.submit_asking(errand, frame, effect) } else { lane.submit(errand, frame, effect) };
+    sent.map(drop)
+}
