@@ -5,6 +5,8 @@
 //! a| MULTI | GET k | EXEC client a sends all of them in one write, then reads a reply to each
 //! a> BLPOP q 0            client a sends, and does not read yet
 //! a<                      client a reads a reply
+//! a< 3                    client a reads so many replies, or messages
+//! a~ HELLO 3              client a sends a command and reads its reply, which may be any
 //! a!                      client a hangs up
 //! blocked 1               so many clients wait at the server now
 //! ```
@@ -68,13 +70,20 @@ fn held(side: Side<'_>, resp3: bool, script: &str) -> String {
             eventually(&format!("{count} clients wait\n{transcript}"), SOON, blocked);
             continue;
         }
-        let (name, rest) = line.split_at(line.find([':', '|', '>', '<', '!']).expect("a client and what it does"));
+        let (name, rest) = line.split_at(line.find([':', '|', '>', '<', '!', '~']).expect("a client and what it does"));
         let client = clients.entry(name.to_owned()).or_insert_with(|| connect(side, resp3));
         let (act, text) = rest.split_at(1);
         let replies = match act {
             ":" => vec![client.call(text)],
             "|" => client.pipeline(&text.split('|').collect::<Vec<_>>()),
-            "<" => vec![client.reply()],
+            "<" => {
+                let count = if text.is_empty() { 1 } else { text.trim().parse().expect("a number of replies") };
+                (0..count).map(|_| client.reply()).collect()
+            }
+            "~" => {
+                client.call(text);
+                vec![]
+            }
             ">" => {
                 client.send(&words(text));
                 vec![]

@@ -153,6 +153,12 @@ impl RedisServer {
         line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().expect("a count"))
     }
 
+    /// Clients that have subscribed to something.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.client().call("CLIENT LIST TYPE pubsub").text().matches("id=").count()
+    }
+
     /// How often it has given an error of this code (`MOVED`), to anybody.
     #[must_use]
     pub fn errors(&self, code: &str) -> u64 {

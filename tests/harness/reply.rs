@@ -79,6 +79,14 @@ impl Reply {
         elements
     }
 
+    /// The elements of an aggregate as text: of strings their bytes, of all else what [`Self::text`] gives.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let word =
+            |reply: &Self| reply.bulk().map_or_else(|| reply.text(), |bytes| String::from_utf8_lossy(bytes).into());
+        self.elements().iter().map(word).collect()
+    }
+
     /// The first line without its end: what tells an aggregate's type and length.
     #[must_use]
     pub fn header(&self) -> &[u8] {

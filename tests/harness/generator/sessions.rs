@@ -67,6 +67,18 @@ const TRANSACTIONS: &[&str] =
 
 /// Not between MULTI and EXEC, where they are refused or answered by the server's connection.
 const OUTSIDE: &[&str] = &["CLIENT GETNAME", "CLIENT SETNAME <tag>", "CLIENT REPLY SKIP", "RESET"];
+/// The same. Nothing is published there: messages and replies have no order among each other.
+const SUBSCRIPTIONS: &[&str] = &[
+    "SUBSCRIBE <s>",
+    "SUBSCRIBE <s> <s>",
+    "PSUBSCRIBE <s>",
+    "SSUBSCRIBE <s>",
+    "UNSUBSCRIBE <s>",
+    "UNSUBSCRIBE",
+    "PUNSUBSCRIBE",
+    "SUNSUBSCRIBE <s> <s>",
+    "SUBSCRIBE",
+];
 
 const STANDALONE: &[&str] = &["SELECT 1", "SELECT 0", "SELECT 99999", "SELECT x", "DBSIZE x", "SWAPDB 5 5"];
 /// Not CLIENT TRACKING OFF: Redis remembers what was read before, should it be turned on again, and the proxy forgets.
@@ -97,6 +109,7 @@ impl Life {
     fn next(&mut self) -> String {
         let template = match self.random.u8(..10) {
             0..=2 => self.one_of(TRANSACTIONS),
+            3 if !self.in_multi && self.random.bool() => self.one_of(SUBSCRIPTIONS),
             3 if !self.in_multi => self.one_of(OUTSIDE),
             4 if self.upstream == Upstream::Standalone => self.one_of(STANDALONE),
             5 if self.upstream == Upstream::Standalone && !self.in_multi && self.resp3 => {
@@ -120,7 +133,7 @@ impl Life {
     fn fill(&mut self, template: &str) -> String {
         let words = template.split(' ').map(|word| match word {
             "<k>" | "<q>" => format!("{}{}{}", self.tag, &word[1..2], self.random.u8(..3)),
-            "<n>" | "<x>" | "<c>" => format!("{}{}", self.tag, &word[1..2]),
+            "<n>" | "<x>" | "<c>" | "<s>" => format!("{}{}", self.tag, &word[1..2]),
             "<tag>" => {
                 self.count += 1;
                 format!("tag-{}", self.count)

@@ -53,8 +53,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
 /// Logs the session in, if nothing of it is in flight. The errors are Redis's, or the upstream's own. A session that is not
 /// let in stays who it was.
 pub(super) fn log_in(session: &Rc<Session>, state: &mut State, user: &[u8], password: &[u8]) -> Outcome {
-    if state.own.is_held() && !state.client.is_user(user) {
-        return refused(TIED); // that connection is logged in as whom the session is now
+    if (state.own.is_held() || state.subscriptions.is_some()) && !state.client.is_user(user) {
+        return refused(TIED); // connections of its own are logged in as whom the session is now
     }
     let config = session.worker().config();
     if user == DEFAULT {

@@ -12,6 +12,7 @@
 //! | `fan_out`, `join` | how one command is sent as several, and their replies made one |
 //! | `transaction` | MULTI, EXEC, WATCH and theirs |
 //! | `blocking` | what may wait at the server: BLPOP, XREAD BLOCK, WAIT |
+//! | `pubsub` | SUBSCRIBE and its like, MONITOR |
 //! | `pinned` | everything, while the session has an upstream connection of its own |
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
 //! | `info` | INFO, to which the proxy adds a section |
@@ -36,6 +37,7 @@ mod kill_script;
 pub(crate) mod mget;
 mod pinned;
 pub(crate) mod place;
+mod pubsub;
 pub(crate) mod scan;
 pub(crate) mod select;
 mod sentinel_face;
@@ -50,7 +52,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use nearside_resp::Request;
 
-use self::table::{Command, Flags, Found, Join, Route};
+use self::table::{Command, Found, Join, Route};
 use crate::lanes::forward::Frame;
 use crate::session::Session;
 use crate::session::own::Own;
@@ -108,8 +110,10 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
         Found::Command(command) | Found::UnknownSubcommand(command) => command,
         Found::UnknownCommand => return unknown::run(session, state, call),
     };
-    if !state.authenticated && !command.flags.contains(Flags::NO_AUTH) {
-        return refuse(state, NOAUTH);
+    if state.is_restricted
+        && let Some(flow) = pubsub::restricted(state, &call, command)
+    {
+        return flow;
     }
     proceed(session, state, call, command)
 }
@@ -140,18 +144,11 @@ fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &
         }
         Route::Transaction => transaction::run(session, state, call, command),
         Route::Blocking | Route::BlockingIf => blocking::run(session, state, call, command),
-        Route::PubSub | Route::Monitor => not_yet(state, &call, command),
+        Route::PubSub => pubsub::run(session, state, &call, command),
+        Route::Monitor => pubsub::monitor(session, state, &call, command),
         Route::Replication => refuse(state, format!("ERR {} is not for clients of a proxy", shown(command))),
         Route::Refused => guarded(session, state, call, command),
     }
-}
-
-/// Commands that need an upstream connection of their own.
-fn not_yet(state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
-    if !command.arity_ok(call.request.len()) {
-        return wrong_arity(state, command);
-    }
-    refuse(state, format!("ERR {} is not supported by this version of Nearside", shown(command)))
 }
 
 /// Commands that would change the upstream under the proxy's feet: only if the operator allows them.

@@ -152,7 +152,7 @@ pub(super) fn any(session: &Rc<Session>, state: &mut State) -> Option<usize> {
 }
 
 /// Why a slot has no place, as far as is known.
-pub(super) fn not_served(session: &Rc<Session>) -> &'static str {
+pub(crate) fn not_served(session: &Rc<Session>) -> &'static str {
     let shared = session.worker().shared();
     shared.topology_doubted.notify_one();
     let topology = shared.topology.load();

@@ -5,9 +5,11 @@
 //!   answered; `forward/redirected` sends on what another node of a cluster has to answer.
 //! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations.
 //! - `pinned` is a session's own for a while.
+//! - `feed` tells one session what it has subscribed to.
 //! - `link` is what both share: is the upstream there, and how long until the next try.
 
 pub(crate) mod connect;
+pub(crate) mod feed;
 pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod loader;

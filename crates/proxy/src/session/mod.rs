@@ -8,9 +8,11 @@
 //!   key from overtaking each other.
 //! - `lanes` are the ways to the nodes upstream that it has used.
 //! - `own` is the upstream connection that it has to itself, while it needs one; `pinned` what it hears from that.
+//! - `subscriptions` are what it has subscribed to; `feeds` what it hears of that.
 //! - `state` is what commands see and change.
 //! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
 
+pub(crate) mod feeds;
 pub(crate) mod gather;
 mod input;
 pub(crate) mod lanes;
@@ -20,6 +22,7 @@ mod pinned;
 pub(crate) mod registry;
 pub(crate) mod replies;
 pub(crate) mod state;
+pub(crate) mod subscriptions;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::Rc;
@@ -510,6 +513,7 @@ impl Session {
         if let Some(lane) = state.own.lane() {
             lane.check(now);
         }
+        self.check_feeds(state, now);
         let config = self.worker.config();
         let reason = if state.output_over_soft_limit(now, &config.output_limits) {
             CutOff::Output

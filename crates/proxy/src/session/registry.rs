@@ -33,6 +33,14 @@ pub(crate) struct Client {
     pub(crate) no_evict: AtomicBool,
     /// CLIENT NO-TOUCH was set.
     pub(crate) no_touch: AtomicBool,
+    /// Channels it has subscribed to.
+    pub(crate) channels: AtomicU32,
+    /// And patterns.
+    pub(crate) patterns: AtomicU32,
+    /// And shard channels.
+    pub(crate) shard_channels: AtomicU32,
+    /// MONITOR is on.
+    pub(crate) monitors: AtomicBool,
     /// The number of the command it ran last (`Command::number`); 0: none, or one that does not exist.
     pub(crate) command: AtomicU32,
     /// Memory of its unfinished request, in bytes.
@@ -84,6 +92,10 @@ impl Client {
             resp3: AtomicBool::new(false),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            shard_channels: AtomicU32::new(0),
+            monitors: AtomicBool::new(false),
             command: AtomicU32::new(0),
             input: AtomicU64::new(0),
             output: AtomicU64::new(0),
@@ -114,12 +126,19 @@ impl Client {
         self.texts().user = if name == b"default" { Vec::new() } else { name.to_vec() };
     }
 
-    /// RESET: no name, no user, no flags. The library behind the connection stays what it is.
+    /// RESET: no name, no user, no flags, nothing subscribed to. The library behind the connection stays what it is.
     pub(crate) fn reset(&self) {
         self.set_name(b"");
         self.set_user(b"");
         self.no_evict.store(false, Relaxed);
         self.no_touch.store(false, Relaxed);
+        [&self.channels, &self.patterns, &self.shard_channels].iter().for_each(|count| count.store(0, Relaxed));
+        self.monitors.store(false, Relaxed);
+    }
+
+    /// It has subscribed to something.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        [&self.channels, &self.patterns, &self.shard_channels].iter().any(|count| count.load(Relaxed) > 0)
     }
 
     /// It sent something at `active`, and ran the command of this number last. Called once a turn, however many commands

@@ -216,6 +216,11 @@ impl Replies {
         }
     }
 
+    /// As [`Replies::push`], without copying if it is worth it.
+    pub(crate) fn push_long(&mut self, frame: Vec<u8>, output: &mut Output) {
+        if self.begun { self.push(&frame, output) } else { output.append(frame) }
+    }
+
     /// The oldest reply, of which a part went out before, is whole.
     #[cold]
     fn end_begun(&mut self, output: &mut Output) {

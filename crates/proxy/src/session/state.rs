@@ -13,6 +13,7 @@ use super::order::Order;
 use super::own::Own;
 use super::registry::Client;
 use super::replies::Replies;
+use super::subscriptions::Subscriptions;
 use crate::config::OutputLimits;
 use crate::metrics::{CutOff, Route};
 use crate::output::Output;
@@ -101,6 +102,8 @@ pub(crate) struct State {
     pub(crate) db: u16,
     /// A password is not needed, or was given.
     pub(crate) authenticated: bool,
+    /// Not every command may run: a password is missing, or what is subscribed to forbids it.
+    pub(crate) is_restricted: bool,
     pub(crate) limits: Limits,
     pub(crate) reply_mode: ReplyMode,
     /// The topology that the session goes by; it takes up a newer one when nothing of its own is in flight.
@@ -109,6 +112,8 @@ pub(crate) struct State {
     pub(crate) lanes: Lanes,
     /// The connection that it has to itself, if it needs one.
     pub(crate) own: Own,
+    /// What it has subscribed to, if anything.
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// Of an EXEC that is being answered: where SELECTs are among its commands, and the db each asks for.
     pub(crate) exec_selects: Vec<(usize, u16)>,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
@@ -152,11 +157,13 @@ impl State {
             user: User::own(),
             db: 0,
             authenticated: false,
+            is_restricted: true,
             limits: Limits::UNAUTHENTICATED,
             reply_mode: ReplyMode::default(),
             topology: Arc::clone(&worker.topology()),
             lanes: Lanes::default(),
             own: Own::None,
+            subscriptions: None,
             exec_selects: Vec::new(),
             now: worker.now(),
             last_command: 0,
@@ -184,6 +191,7 @@ impl State {
         self.db = worker.first_db();
         self.lanes.clear();
         self.own.end();
+        self.subscriptions = None;
         self.reply_mode.reset();
         self.set_authenticated(config.requirepass.is_none(), config.max_bulk_len);
         self.client.reset();
@@ -193,6 +201,7 @@ impl State {
     /// The password was given (or is not needed): the limits of a client that may be trusted hold from here on.
     pub(crate) fn set_authenticated(&mut self, authenticated: bool, max_bulk_len: usize) {
         self.authenticated = authenticated;
+        self.restrict();
         self.limits =
             if authenticated { Limits::authenticated(max_bulk_len) } else { Limits::unauthenticated(max_bulk_len) };
     }
@@ -207,6 +216,26 @@ impl State {
         }
         self.set_authenticated(true, max_bulk_len);
         self.client.set_user(name);
+    }
+
+    /// Notes whether every command may run.
+    pub(crate) fn restrict(&mut self) {
+        self.is_restricted = !self.authenticated || self.is_confined() || self.is_monitor();
+    }
+
+    /// Something is subscribed to.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.subscriptions.as_ref().is_some_and(|subscriptions| subscriptions.any())
+    }
+
+    /// A client of RESP2 could not tell replies from messages: while it is subscribed to something, few commands may run.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.protocol == Protocol::Resp2 && self.is_subscribed()
+    }
+
+    /// MONITOR is on.
+    pub(crate) fn is_monitor(&self) -> bool {
+        self.subscriptions.as_ref().is_some_and(|subscriptions| subscriptions.is_monitor())
     }
 
     /// Lets CLIENT LIST see db and protocol.
@@ -228,6 +257,7 @@ impl State {
             self.protocol = protocol;
             self.db = db;
             self.lanes.clear();
+            self.restrict();
             self.show_connection();
         }
     }
@@ -299,7 +329,8 @@ impl State {
     pub(super) fn account(&mut self, worker: &Worker) {
         let output = self.output.len() + self.replies.held();
         self.client.hold(self.input_held, output);
-        let memory = self.input_held + output + self.own.queued();
+        let subscribed = self.subscriptions.as_ref().map_or(0, |subscriptions| subscriptions.memory());
+        let memory = self.input_held + output + self.own.queued() + subscribed;
         if memory.abs_diff(self.accounted) >= ACCOUNT_STEP {
             worker.account_buffers(self.accounted, memory);
             self.accounted = memory;
@@ -316,9 +347,9 @@ impl State {
         now >= since + limits.soft_time
     }
 
-    /// The client has been told all that it asked for.
+    /// The client has been told all that it asked for, and does not listen for more.
     pub(super) fn is_idle(&self) -> bool {
-        self.replies.is_empty() && self.logging_in.is_none()
+        self.replies.is_empty() && self.logging_in.is_none() && self.subscriptions.is_none()
     }
 
     /// Gives back what the session held.
@@ -332,6 +363,7 @@ impl State {
         self.logging_in = None;
         self.user = User::own();
         self.own.end();
+        self.subscriptions = None;
         self.input_held = 0;
         worker.account_buffers(self.accounted, 0);
         self.accounted = 0;

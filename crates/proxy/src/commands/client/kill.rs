@@ -113,7 +113,7 @@ impl<'a> Criteria<'a> {
         self.id.is_none_or(|id| client.id == id)
             && self.address.is_none_or(|address| client.address.as_bytes() == address)
             && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
-            && self.kind.is_none_or(|kind| kind == Kind::Normal)
+            && self.kind.is_none_or(|kind| kind == Kind::of(client))
             && self.user.is_none_or(|user| client.is_user(user))
             && self.age.is_none_or(|least| age >= least)
             && (self.itself || client.id != caller)

@@ -1,6 +1,6 @@
 //! CLIENT LIST and CLIENT INFO: a line of fields for each client, those of Redis 7.0 and, as 7.2 appends them, the
-//! library's name and version. What has no meaning here (pub/sub, transactions, the parts of Redis's buffers) is shown as
-//! of a client that does not use it.
+//! library's name and version. What has no meaning here (transactions, the parts of Redis's buffers) is shown as of a client
+//! that does not use it.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -71,8 +71,8 @@ impl Filter {
 
     fn apply(self, registry: &Registry) -> Vec<Arc<Client>> {
         match self {
-            Filter::All | Filter::Kind(Kind::Normal) => registry.connected(),
-            Filter::Kind(_) => Vec::new(),
+            Filter::All => registry.connected(),
+            Filter::Kind(kind) => registry.connected().into_iter().filter(|client| Kind::of(client) == kind).collect(),
             Filter::Ids(ids) => ids.into_iter().filter_map(|id| registry.get(u64::try_from(id).ok()?)).collect(),
         }
     }
@@ -111,7 +111,10 @@ fn append_line(out: &mut Vec<u8>, client: &Client, names: &CommandNames<'_>, now
     let active = Time(client.active.load(Relaxed));
     text(format_args!("age={} idle={} ", seconds_since(client.since), seconds_since(active)));
     text(format_args!("flags={} db={} ", flags(client), client.db.load(Relaxed)));
-    text(format_args!("sub=0 psub=0 ssub=0 multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 "));
+    let [channels, patterns, shard_channels] =
+        [&client.channels, &client.patterns, &client.shard_channels].map(|count| count.load(Relaxed));
+    text(format_args!("sub={channels} psub={patterns} ssub={shard_channels} "));
+    text(format_args!("multi=-1 qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 "));
     text(format_args!("obl=0 oll=0 omem={output} tot-mem={} ", input + output));
     text(format_args!("events={} ", if output > 0 { "rw" } else { "r" }));
     text(format_args!("cmd={} user={} redir=-1 ", names.get(client.command.load(Relaxed)), shown_user(&texts.user)));
@@ -126,7 +129,13 @@ fn shown_user(name: &[u8]) -> Cow<'_, str> {
 
 /// A letter for each thing that is special about the client; `N` for nothing.
 fn flags(client: &Client) -> String {
-    let flags = [(client.unix, 'U'), (client.no_evict.load(Relaxed), 'e'), (client.no_touch.load(Relaxed), 'T')];
+    let flags = [
+        (client.monitors.load(Relaxed), 'O'),
+        (client.is_subscribed(), 'P'),
+        (client.unix, 'U'),
+        (client.no_evict.load(Relaxed), 'e'),
+        (client.no_touch.load(Relaxed), 'T'),
+    ];
     let letters: String = flags.into_iter().filter_map(|(set, letter)| set.then_some(letter)).collect();
     if letters.is_empty() { "N".to_owned() } else { letters }
 }

@@ -1,6 +1,8 @@
 //! How CLIENT's arguments are read, as Redis reads them.
 
-/// The kind of a client: all of the proxy's are normal, since no replica connects to it.
+use crate::session::registry::Client;
+
+/// The kind of a client. No replica connects to the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Normal,
@@ -10,6 +12,11 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// The kind of this one, as `getClientType` in Redis's `networking.c` has it.
+    pub(super) fn of(client: &Client) -> Self {
+        if client.is_subscribed() { Kind::PubSub } else { Kind::Normal }
+    }
+
     /// The kind that `TYPE` names.
     pub(super) fn parse(name: &[u8]) -> Result<Self, Vec<u8>> {
         let names: [(&[u8], Kind); 5] = [

@@ -50,7 +50,9 @@ fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
         Ok(node) => node,
         Err(flow) => return flow,
     };
-    if let Some(flow) = block::run(session, state, &call) {
+    if !state.is_restricted
+        && let Some(flow) = block::run(session, state, &call)
+    {
         return flow;
     }
     if is_cluster {
@@ -194,7 +196,7 @@ fn spend(state: &mut State) {
 }
 
 /// Refuses a command, and with it the whole transaction.
-fn doom(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
+pub(super) fn doom(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
     doom_own(state);
     refuse(state, text)
 }
