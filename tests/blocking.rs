@@ -340,3 +340,30 @@ fn who_waits_while_keys_are_half_moved_is_answered_in_the_end() {
     (0..5).for_each(|_| drop(client.reply()));
     eventually("it goes on", SOON, || client.call("LLEN {b}1").integer());
 }
+
+#[test]
+fn before_a_cluster_wait_tells_of_no_replica_that_lacks_what_was_written() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::with_replicas(2, 1, &["--cluster-node-timeout", "60000"]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    let owner = cluster.owner_of("k");
+    let replica = cluster.replicas(owner)[0];
+    assert_eq!(client.pipeline(&["SET k v", "WAIT 1 10000"]), ["+OK\r\n", ":1\r\n"]);
+    cluster.node(replica).stop();
+    assert_eq!(client.pipeline(&["SET k w", "WAIT 1 300", "GET k"]), ["+OK\r\n", ":0\r\n", "$1\r\nw\r\n"]);
+    cluster.node(replica).resume();
+    assert_eq!(client.call("WAIT 1 10000"), ":1\r\n");
+    for line in ["WAIT x 0", "WAIT 1", "WAIT 0 -1", "WAIT 0 x", "WAIT -1 0"] {
+        let expected = cluster.node(owner).client().call(line);
+        assert_eq!(client.call(line).is_error(), expected.is_error(), "{line}");
+        assert!(!expected.is_error() || client.call(line) == expected, "{line}");
+    }
+    client.send(&words("WAIT 5 0"));
+    drop(client);
+    eventually("its session has ended", SOON, || {
+        (nearside.client().call("CLIENT LIST").text().matches("id=").count() == 1).then_some(())
+    });
+}

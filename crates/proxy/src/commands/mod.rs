@@ -11,7 +11,7 @@
 //! | `scan` | before a cluster, SCAN: node by node |
 //! | `fan_out`, `join` | how one command is sent as several, and their replies made one |
 //! | `transaction` | MULTI, EXEC, WATCH and theirs |
-//! | `blocking` | what may wait at the server: BLPOP, XREAD BLOCK, WAIT |
+//! | `blocking` | what may wait at the server: BLPOP, XREAD BLOCK; `wait` for replicas |
 //! | `pubsub` | SUBSCRIBE and its like, MONITOR |
 //! | `pinned` | everything, while the session has an upstream connection of its own |
 //! | `session` | what a session answers itself, by name: `hello`, `auth`, `select`, `client`, `connection` |
@@ -46,6 +46,7 @@ mod split;
 pub(crate) mod table;
 pub(crate) mod transaction;
 mod unknown;
+pub(crate) mod wait;
 
 use std::rc::Rc;
 

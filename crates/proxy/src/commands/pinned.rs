@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::place::{self, Place};
 use super::table::{Command, Route};
-use super::{Call, Flow, OVERLOAD, dispatch, forward, refuse, select, session, transaction};
+use super::{Call, Flow, OVERLOAD, dispatch, forward, refuse, select, session, transaction, wait};
 use crate::lanes::pinned::{Order, PinnedLane};
 use crate::lanes::written::Effect;
 use crate::session::Session;
@@ -43,6 +43,12 @@ fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
         Route::Session if &*command.name == "select" => select::on_own_connection(session, state, call, command),
         Route::Session => session::run(session, state, call, command),
         Route::Transaction => transaction::beside(session, state, call, command),
+        Route::Blocking if matches!(&*command.name, "wait" | "waitaof") && command.arity_ok(call.request.len()) => {
+            if state.replies.open() > 0 {
+                return Flow::Wait;
+            }
+            wait::run(session, state, &call, command)
+        }
         Route::Blocking | Route::BlockingIf | Route::Cached | Route::Forward | Route::Split(_) => {
             keyed(session, state, call, command)
         }

@@ -14,6 +14,7 @@ use nearside_nearcache::{CachedReply, Time};
 use super::Session;
 use super::state::State;
 use crate::commands::transaction::SentBlock;
+use crate::commands::wait::Waiting;
 use crate::commands::{get, join, mget};
 use crate::net::clock;
 
@@ -59,6 +60,8 @@ pub(crate) enum Purpose {
     Join(join::How),
     /// The replies to a transaction, one after the other; or another try.
     Block(Box<SentBlock>),
+    /// The number of replicas that have what was written; or another question.
+    Wait(Box<Waiting>),
 }
 
 #[derive(Debug)]
@@ -211,24 +214,26 @@ fn put(session: &Rc<Session>, state: &mut State, number: u64, len: usize, part: 
 fn finish(session: &Rc<Session>, state: &mut State, gather: Gather) {
     state.replies.release_held(gather.held);
     let parts: Vec<&[u8]> = gather.parts.iter().map(Part::bytes).collect();
-    let mut how = match gather.purpose {
-        Purpose::Join(how) => how,
-        Purpose::Block(block) => {
-            if let Some(replies) = block.answer(session, state, gather.sequence, &parts) {
-                complete(session, state, gather.sequence, gather.since, replies);
-            }
-            return;
-        }
+    let answer = match gather.purpose {
+        Purpose::Join(how) => return join(session, state, how, gather.sequence, gather.since, &parts),
+        Purpose::Block(block) => block.answer(session, state, gather.sequence, &parts),
+        Purpose::Wait(waiting) => waiting.answer(session, state, gather.sequence, &parts),
     };
+    if let Some(reply) = answer {
+        complete(session, state, gather.sequence, gather.since, reply);
+    }
+}
+
+fn join(session: &Rc<Session>, state: &mut State, mut how: join::How, sequence: u64, since: Time, parts: &[&[u8]]) {
     let Some(request) = how.each.take() else {
-        return complete(session, state, gather.sequence, gather.since, how.join(&parts));
+        return complete(session, state, sequence, since, how.join(parts));
     };
-    match mget::complete(&parts, state.protocol) {
+    match mget::complete(parts, state.protocol) {
         Some(reply) => {
-            state.replies.complete(gather.sequence, reply, &mut state.output);
-            state.order.fetch_answered(gather.sequence);
+            state.replies.complete(sequence, reply, &mut state.output);
+            state.order.fetch_answered(sequence);
         }
-        None => mget::send_whole(session, gather.sequence, gather.since, request),
+        None => mget::send_whole(session, sequence, since, request),
     }
 }
 

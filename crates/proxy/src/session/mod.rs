@@ -149,7 +149,7 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            if (state.waiting || state.ending == Some(Ending::AfterReplies)) && state.own.is_blocked() {
+            if (state.waiting || state.ending == Some(Ending::AfterReplies)) && state.is_waiting_upstream() {
                 self.poll_hang_up(cx, state);
             }
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
@@ -245,7 +245,7 @@ impl Session {
     /// How a session ends whose client sends nothing more. One that waits at the server gets what it waits for no more: an
     /// item that is popped for it would be lost.
     fn end_of_input(state: &State) -> Ending {
-        if state.own.is_blocked() { Ending::Now } else { Ending::AfterReplies }
+        if state.is_waiting_upstream() { Ending::Now } else { Ending::AfterReplies }
     }
 
     /// Runs the commands in `bytes`; keeps what is left over for later.

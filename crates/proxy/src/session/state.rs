@@ -126,6 +126,8 @@ pub(crate) struct State {
     pub(crate) blocked: bool,
     /// A SELECT, CLIENT TRACKING or EXEC is being answered: which db or lane the next command is for is not known.
     pub(crate) moving: bool,
+    /// A WAIT is being answered in a cluster, which may take as long as the client likes.
+    pub(crate) waits: bool,
     pub(crate) question: Option<Question>,
     pub(crate) logging_in: Option<LoggingIn>,
     pub(crate) ending: Option<Ending>,
@@ -170,6 +172,7 @@ impl State {
             waiting: false,
             blocked: false,
             moving: false,
+            waits: false,
             question: None,
             logging_in: None,
             ending: None,
@@ -236,6 +239,11 @@ impl State {
     /// MONITOR is on.
     pub(crate) fn is_monitor(&self) -> bool {
         self.subscriptions.as_ref().is_some_and(|subscriptions| subscriptions.is_monitor())
+    }
+
+    /// What the session does now may take as long as its client likes, and is for nobody else.
+    pub(crate) fn is_waiting_upstream(&self) -> bool {
+        self.waits || self.own.is_blocked()
     }
 
     /// Lets CLIENT LIST see db and protocol.
