@@ -458,3 +458,28 @@ fn a_silent_client_is_closed_only_if_a_setting_says_so() {
     assert_eq!(idle.rest_until_closed(), b"");
     assert_eq!(busy.call("PING"), "+PONG\r\n");
 }
+
+#[test]
+fn a_pause_holds_writes_or_everything_until_its_end() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "2"]);
+    let (mut admin, mut client, mut other) = (nearside.client(), nearside.client(), nearside.client());
+    client.call("SET k 1");
+    for line in ["CLIENT PAUSE", "CLIENT PAUSE x", "CLIENT PAUSE -1", "CLIENT PAUSE 1 NOW", "CLIENT UNPAUSE"] {
+        assert_eq!(admin.call(line), redis.client().call(line), "{line}");
+    }
+    assert_eq!(admin.call("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+    // The other worker hears of it by mail.
+    std::thread::sleep(Duration::from_millis(50));
+    client.send(&nearside_tests::words("SET k 2"));
+    other.send(&[&["MULTI"][..], &["SET", "k", "3"], &["EXEC"]].map(nearside_tests::request).concat());
+    assert_eq!(other.reply(), "+OK\r\n");
+    assert_eq!(admin.call("GET k"), "$1\r\n1\r\n");
+    assert_eq!(redis.client().call("GET k"), "$1\r\n1\r\n");
+    assert_eq!(admin.call("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(client.reply(), "+OK\r\n");
+    assert_eq!([other.reply(), other.reply()], ["+QUEUED\r\n", "*1\r\n+OK\r\n"]);
+    assert_eq!(admin.call("CLIENT PAUSE 300"), "+OK\r\n");
+    assert_eq!(admin.call("PING"), "+PONG\r\n", "once it is over");
+    client.call("PING");
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use nearside_nearcache::{FillTicket, NearCache, Time};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::commands::client::pause::Pause;
 use crate::commands::table::Table;
 use crate::config::{Config, Servers, UpstreamAddress};
 use crate::face::Face;
@@ -39,6 +40,8 @@ pub(crate) enum Message {
     Load(Arc<Node>, User, u16),
     /// The topology has changed.
     Topology,
+    /// Clients are paused, or no longer.
+    Pause,
     /// End this session.
     End { session: u64, reason: CutOff },
     /// What the upstream said of a command that this session asked about is in the table; `absent`: it has none such.
@@ -95,6 +98,8 @@ pub(crate) struct Shared {
     pub(crate) max_clients: AtomicUsize,
     /// Memory of all sessions' buffers, in bytes.
     pub(crate) buffers: AtomicU64,
+    /// CLIENT PAUSE.
+    pause: Mutex<Pause>,
     /// Shutdown has begun.
     pub(crate) draining: AtomicBool,
     /// What clients ask the upstream's COMMAND INFO about.
@@ -161,6 +166,7 @@ impl Shared {
             topology_doubted: Notify::new(),
             confirmed: watch::Sender::new(Time(0)),
             buffers: AtomicU64::new(0),
+            pause: Mutex::default(),
             draining: AtomicBool::new(false),
             unknown_commands,
             upstream_version: ArcSwap::from_pointee(String::new()),
@@ -228,6 +234,23 @@ impl Shared {
             // A worker whose mailbox is full looks by itself, a little later.
             let _ = mailbox.try_send(Message::Topology);
         }
+    }
+
+    /// Changes which commands wait, and lets the workers know.
+    pub(crate) fn pause(&self, change: impl FnOnce(Pause) -> Pause) {
+        {
+            let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+            *pause = change(*pause);
+        }
+        for mailbox in &self.mailboxes {
+            // A worker whose mailbox is full looks by itself, a little later.
+            let _ = mailbox.try_send(Message::Pause);
+        }
+    }
+
+    /// Which commands wait.
+    pub(crate) fn paused(&self) -> Pause {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True if reads of this node's db can be fetched for the cache, as `user`. The first to ask has the lane for it made.

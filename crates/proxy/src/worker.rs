@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     flusher: Cell<Option<Waker>>,
     deferred: RefCell<Vec<Rc<Session>>>,
     draining: Cell<bool>,
+    /// Some commands of clients wait for the end of a CLIENT PAUSE.
+    paused: Cell<bool>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -91,6 +93,7 @@ impl Worker {
             flusher: Cell::new(None),
             deferred: RefCell::default(),
             draining: Cell::new(false),
+            paused: Cell::new(false),
         });
         let flusher = Rc::clone(&worker);
         tokio::task::spawn_local(std::future::poll_fn(move |cx| flusher.poll_flusher(cx)));
@@ -142,6 +145,7 @@ impl Worker {
                     session.logged_in(verdict);
                 }
             }
+            Message::Pause => self.look_at_pause(clock::now()),
             Message::Drain => self.drain(),
         }
     }
@@ -184,12 +188,22 @@ impl Worker {
         sessions.iter().for_each(|session| session.wake());
     }
 
+    /// CLIENT PAUSE or UNPAUSE may have been said, or the time is up: sessions that wait for that try again.
+    fn look_at_pause(&self, now: Time) {
+        let is_paused = now < self.shared.paused().until;
+        if self.paused.replace(is_paused) && !is_paused {
+            let sessions: Vec<_> = self.sessions.borrow().values().cloned().collect();
+            sessions.iter().for_each(|session| session.resume());
+        }
+    }
+
     fn tick(self: &Rc<Self>, tick: u32) {
         let now = clock::now();
         let lanes: Vec<_> = self.lanes.borrow().values().cloned().collect();
         lanes.into_iter().for_each(|lane| lane.check(now)); // and drops it: the sweep looks who has it
         let loaders: Vec<_> = self.loaders.borrow().values().cloned().collect();
         loaders.iter().for_each(|lane| lane.check(now));
+        self.look_at_pause(now); // also should the message have found the mailbox full
         if self.shared.draining.load(Ordering::Acquire) && !self.draining.get() {
             self.drain();
         }
@@ -425,6 +439,12 @@ impl Worker {
     /// The db that a new session is in: the one the upstream's URL names.
     pub(crate) fn first_db(&self) -> u16 {
         u16::try_from(self.config().upstream.db).unwrap_or(u16::MAX)
+    }
+
+    /// Some commands may have to wait for the end of a CLIENT PAUSE.
+    #[inline]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get()
     }
 
     /// Shutdown has begun: sessions read nothing more.

@@ -116,6 +116,9 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
     {
         return flow;
     }
+    if session.worker().is_paused() && session.worker().shared().paused().holds(command) {
+        return Flow::Wait;
+    }
     proceed(session, state, call, command)
 }
 

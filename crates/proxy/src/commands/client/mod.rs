@@ -9,6 +9,7 @@ mod identity;
 mod kill;
 mod list;
 pub(super) mod options;
+pub(crate) mod pause;
 pub(crate) mod tracking;
 mod unblock;
 
@@ -48,10 +49,12 @@ pub(super) fn run(
         "tracking" | "caching" | "trackinginfo" | "getredir" => {
             return tracking::run(session, state, call, command, subcommand);
         }
+        "pause" => answer_result(state, |_| pause::pause(session, request)),
+        "unpause" => pause::unpause(session, state),
         "unblock" => return unblock::run(session, state, request),
         // Capabilities only ever add to what a server may send; none of them is used.
         "capa" => state.answer_ok(),
-        "import-source" | "pause" | "unpause" => {
+        "import-source" => {
             state.answer_error(unsupported(&subcommand.to_uppercase()));
         }
         "help" => help::run(state),

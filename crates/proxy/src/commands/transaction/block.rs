@@ -36,6 +36,9 @@ struct Block {
 
 /// Sends the transaction that begins with `call`, if all of it is at hand. `None`: it is not, or must not travel so.
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Option<Flow> {
+    if session.worker().is_paused() {
+        return None; // EXEC may have to wait
+    }
     let is_cluster = state.topology.is_cluster();
     let block = find(&session.worker().table(), call.rest, &state.limits, is_cluster)?;
     if state.order.any_fetch() || is_cluster && (fan_out::is_full(state) || !place::may_go_on(session, state)) {
