@@ -267,7 +267,8 @@ fn names_and_messages_may_hold_every_byte_and_be_long() {
             assert_eq!(told[0], mark);
             assert!(told.elements()[1].bulk() == Some(&channel) && told.elements()[2].bulk() == Some(&message));
             assert_eq!(client.reply().elements()[2].bulk(), Some(b"behind".as_ref()));
-            assert_eq!([publisher.reply(), publisher.reply()], [":1\r\n", ":1\r\n"]);
+            // The client before this one may not be gone yet.
+            assert!([publisher.reply(), publisher.reply()].iter().all(|count| count.integer() >= Some(1)));
         }
     }
 }
