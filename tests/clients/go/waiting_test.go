@@ -68,7 +68,6 @@ func TestBlockingQueuesHandOutEverythingOnce(t *testing.T) {
 }
 
 func TestPubSubGivesMessagesInOrder(t *testing.T) {
-	t.Skip("Nearside has no publish and subscribe yet")
 	forEachClient(t, func(t *testing.T, ctx context.Context, connect connect) {
 		client, channel := connect(), keyOf(t, "channel")
 		subscription := connect().Subscribe(ctx, channel)
@@ -93,7 +92,6 @@ func TestPubSubGivesMessagesInOrder(t *testing.T) {
 }
 
 func TestPubSubHasPatternsAndShardChannels(t *testing.T) {
-	t.Skip("Nearside has no publish and subscribe yet")
 	forEachClient(t, func(t *testing.T, ctx context.Context, connect connect) {
 		client, channel := connect(), fmt.Sprintf("go-%s", t.Name())
 		for _, subscription := range []*redis.PubSub{connect().PSubscribe(ctx, channel+":?"), connect().SSubscribe(ctx, channel)} {

@@ -15,7 +15,6 @@ export function eachKind(kinds, close) {
       const wantsCluster = kind.endsWith('cluster');
       const skip = but?.[kind] ? but[kind]
         : wantsCluster && !isCluster ? 'before a standalone server Nearside shows no cluster'
-        : name.startsWith('pubsub') ? 'Nearside has no publish and subscribe yet'
         : !wantsCluster && isCluster && !hasNearside ? 'without Nearside a client of one server cannot use a cluster' : false;
       test(`${kind} ${name}`, { skip }, async (t) => {
         const clients = [];

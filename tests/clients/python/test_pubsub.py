@@ -4,8 +4,6 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.skip(reason="Nearside has no publish and subscribe yet")
-
 
 def test_messages_arrive_in_order(client, connect, key):
     with connect().pubsub() as pubsub:

@@ -44,7 +44,6 @@ def worker(tmp_path):
     print(log.read_text())
 
 
-@pytest.mark.skip(reason="Nearside has no publish and subscribe yet")
 def test_celery(worker):
     worker("celery", "-A", "queue_tasks", "worker", "--concurrency", "2", "--loglevel", "info")
     results = [queue_tasks.add.delay(number, number) for number in range(50)]

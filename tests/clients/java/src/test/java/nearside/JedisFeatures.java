@@ -238,7 +238,6 @@ abstract class JedisFeatures {
         assertEquals(300, seen.size());
     }
 
-    @org.junit.jupiter.api.Disabled("Nearside has no publish and subscribe yet")
     @Test
     void pubsubGivesMessages() throws Exception {
         BlockingQueue<String> heard = new LinkedBlockingQueue<>();

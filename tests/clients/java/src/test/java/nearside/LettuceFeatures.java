@@ -192,7 +192,6 @@ abstract class LettuceFeatures {
         assertEquals(300, seen.size());
     }
 
-    @org.junit.jupiter.api.Disabled("Nearside has no publish and subscribe yet")
     @Test
     void pubsubGivesMessages() throws Exception {
         BlockingQueue<String> heard = new LinkedBlockingQueue<>();
