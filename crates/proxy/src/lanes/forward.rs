@@ -5,6 +5,7 @@
 //! once. Nothing is sent twice: when the connection is lost, every command on it is answered with an error.
 
 mod redirected;
+mod replies;
 mod sent;
 
 use std::cell::{Cell, RefCell};
@@ -17,9 +18,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearside_nearcache::Time;
-use nearside_resp::{Protocol, ReplyKind, ReplyScanner};
+use nearside_resp::{Protocol, ReplyScanner};
 
-use self::redirected::{Looked, Redirected};
+use self::redirected::Redirected;
 use self::sent::SentFrames;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::link::{Backoff, Link, LinkError};
@@ -27,7 +28,7 @@ use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::{Output, SHARE_FROM};
-use crate::session::{Session, gather};
+use crate::session::Session;
 use crate::topology::{Node, Slot};
 use crate::users::User;
 use crate::worker::Worker;
@@ -532,86 +533,6 @@ impl ForwardLane {
         Poll::Ready(result)
     }
 
-    /// Hands each reply, or as much of it as is there, to the session it belongs to.
-    fn distribute(
-        &self,
-        mut bytes: &[u8],
-        scanner: &mut ReplyScanner,
-        touched: &mut Vec<Rc<Session>>,
-        redirected: &mut Vec<Redirected>,
-    ) -> Result<(), LinkError> {
-        let mut state = self.state.borrow_mut();
-        let now = clock::now();
-        state.progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (mut piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
-            if scanner.kind() == Some(ReplyKind::Push) {
-                continue; // asked for by nobody on this connection
-            }
-            let held;
-            if scanner.kind() == Some(ReplyKind::Error) && state.sent.is_some() && !state.begun {
-                match self.look_at_error(&mut state, piece, scanned.complete)? {
-                    Looked::NotYet => continue,
-                    Looked::Redirected(command) => {
-                        redirected.push(command);
-                        continue;
-                    }
-                    Looked::Ordinary(line) if line.is_empty() => {}
-                    Looked::Ordinary(line) => {
-                        held = line;
-                        piece = &held;
-                    }
-                }
-            }
-            if !state.begun {
-                self.begin_reply(&mut state)?;
-            }
-            if scanned.complete {
-                state.begun = false;
-                let Some(errand) = state.pop_front().errand else { continue };
-                errand.session.deliver(errand.sequence, piece, true);
-                if !gather::is_part(errand.sequence) {
-                    self.worker.metrics().served_forward(now, errand.since);
-                }
-                if errand.session.first_touch() {
-                    touched.push(errand.session);
-                }
-            } else if let Some(errand) = &state.awaiting.front().expect("begin_reply found one").errand {
-                errand.session.deliver(errand.sequence, piece, false);
-                if errand.session.first_touch() {
-                    touched.push(Rc::clone(&errand.session));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The oldest command has been carried out: what it wrote leaves the cache before anybody hears of it.
-    fn begin_reply(&self, state: &mut State) -> Result<(), LinkError> {
-        let Some(front) = state.awaiting.front() else {
-            return Err(LinkError::Protocol("a reply that no command asked for".into()));
-        };
-        let effect = front.effect;
-        self.apply(effect, &mut state.written);
-        state.begun = true;
-        Ok(())
-    }
-
-    fn apply(&self, effect: Effect, written: &mut WrittenKeys) {
-        let Some(cache) = self.worker.cache() else { return };
-        match effect {
-            Effect::None => {}
-            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key)),
-            Effect::Everything => cache.flush(),
-            Effect::EverythingAnd(count) => {
-                written.pop(count, |_| {});
-                cache.flush();
-            }
-        }
-    }
-
     /// No connection could be made: nothing that waited for it was sent.
     fn refused(&self, error: &ConnectError) {
         self.count_error();
@@ -685,7 +606,7 @@ impl ForwardLane {
                 errand.session.tear_off(errand.sequence, sent);
             } else {
                 // The outcome is unknown: the keys leave the cache as if they had been written.
-                self.apply(waiting.effect, &mut written);
+                waiting.effect.apply(&mut written, self.worker.cache());
                 let line = if waiting.offset < taken { sent } else { unsent };
                 errand.session.deliver(errand.sequence, line, true);
             }

@@ -7,6 +7,7 @@
 //! One that is clean goes back to its worker's [`Pool`]; wherever there is a doubt it is closed.
 
 mod pool;
+mod replies;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearside_nearcache::Time;
-use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
+use nearside_resp::{Protocol, ReplyScanner, encode};
 
 pub(crate) use self::pool::Pool;
 use super::connect::{self, ConnectError, Opened, Setup};
@@ -30,7 +31,7 @@ use crate::net::socket::Socket;
 use crate::output::Output;
 use crate::session::Session;
 use crate::topology::Node;
-use crate::topology::redirect::{self, Redirect};
+use crate::topology::redirect::Redirect;
 use crate::users::User;
 use crate::worker::Worker;
 
@@ -68,13 +69,6 @@ struct Awaiting {
     redirections: u8,
     /// Should it fail, its error is the answer to the command behind it.
     is_guard: bool,
-}
-
-/// What is answered now.
-struct Answered {
-    sequence: Option<u64>,
-    since: Time,
-    blocks: bool,
 }
 
 struct State {
@@ -444,156 +438,6 @@ impl PinnedLane {
         Poll::Ready(result)
     }
 
-    fn distribute(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
-        let now = clock::now();
-        self.state.borrow_mut().progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
-            let is_cluster = self.worker.topology().is_cluster();
-            match scanner.kind() {
-                Some(ReplyKind::Push) => self.pushed(piece, scanned.complete),
-                Some(ReplyKind::Error) if is_cluster => self.error(piece, scanned.complete, now)?,
-                _ => self.replied(piece, scanned.complete, now)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// What the server says of its own accord, which the client gets whole.
-    fn pushed(&self, piece: &[u8], complete: bool) {
-        let mut partial = std::mem::take(&mut self.state.borrow_mut().partial);
-        partial.extend_from_slice(piece);
-        if !complete {
-            self.state.borrow_mut().partial = partial;
-            return;
-        }
-        let owner = self.state.borrow().owner.clone();
-        if let Some(owner) = owner {
-            owner.pinned_pushed(&partial);
-        }
-    }
-
-    /// An error of a node of a cluster: it may say that another node has to answer.
-    fn error(&self, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
-        if self.state.borrow().begun {
-            return self.replied(piece, complete, now);
-        }
-        let mut line = std::mem::take(&mut self.state.borrow_mut().partial);
-        line.extend_from_slice(piece);
-        if !complete && line.len() < redirect::LONGEST {
-            self.state.borrow_mut().partial = line;
-            return Ok(());
-        }
-        match complete.then(|| Redirect::parse(&line, self.node.address())).flatten() {
-            Some(redirect) => self.redirected(redirect, &line, now),
-            None => self.replied(&line, complete, now),
-        }
-    }
-
-    fn redirected(&self, redirect: Redirect, line: &[u8], now: Time) -> Result<(), LinkError> {
-        let shared = self.worker.shared();
-        shared.topology_doubted.notify_one();
-        if let Redirect::Moved(slot, _) = &redirect {
-            shared.lost_slot(&self.node, *slot);
-        }
-        let is_followed = {
-            let state = self.state.borrow();
-            state.awaiting.front().is_some_and(|front| front.frame.is_some() && front.sequence.is_some())
-        };
-        match redirect {
-            Redirect::Down => self.replied(line, true, now),
-            redirect if is_followed => {
-                self.send_on(redirect);
-                Ok(())
-            }
-            // The client knows of one server only: it is not sent to another, but told to begin again.
-            _ => {
-                let text = b"-TRYAGAIN the slot is on its way to another node; the command was not executed\r\n";
-                self.replied(text, true, now)
-            }
-        }
-    }
-
-    /// Hands the oldest command back to its session, to be sent to the node that has its keys.
-    fn send_on(&self, redirect: Redirect) {
-        let (owner, moved) = {
-            let state = &mut *self.state.borrow_mut();
-            let Awaiting { sequence, effect, since, blocks, frame, redirections, .. } =
-                state.awaiting.pop_front().expect("somebody has asked");
-            let mut keys = Vec::new();
-            if let Effect::Keys(count) | Effect::EverythingAnd(count) = effect {
-                state.written.pop(count, |key| keys.push(key.to_vec()));
-            }
-            let (sequence, frame) = (sequence.expect("somebody has asked"), frame.expect("somebody has asked"));
-            let moved = Moved { sequence, frame, keys, effect, since, blocks, redirections, redirect };
-            (state.owner.clone(), moved)
-        };
-        if let Some(owner) = owner {
-            if moved.blocks && owner.client().waits_no_more() {
-                owner.pinned_is_spent(self);
-            }
-            owner.pinned_moved(self, moved);
-        }
-    }
-
-    /// A reply, or a piece of one, to the oldest command.
-    fn replied(&self, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
-        let (owner, answered, refusal) = {
-            let state = &mut *self.state.borrow_mut();
-            if state.awaiting.is_empty() {
-                return Err(LinkError::Protocol("a reply that no command asked for".into()));
-            }
-            let begins = !std::mem::replace(&mut state.begun, !complete);
-            let front = state.awaiting.front().expect("just looked");
-            if begins {
-                self.apply(front.effect, &mut state.written);
-            }
-            if front.is_guard && (state.refusal.is_some() || (begins && piece.starts_with(b"-"))) {
-                state.refusal.get_or_insert_default().extend_from_slice(piece);
-            }
-            let answered = Answered { sequence: front.sequence, since: front.since, blocks: front.blocks };
-            // What a guard was answered takes the place of the whole reply to the command behind it.
-            let is_held = state.refusal.is_some() && answered.sequence.is_some();
-            let refusal = if is_held && complete { state.refusal.take() } else { None };
-            if complete {
-                state.awaiting.pop_front();
-            } else if is_held {
-                return Ok(());
-            }
-            (state.owner.clone(), answered, refusal)
-        };
-        if let (Some(owner), Some(sequence)) = (owner, answered.sequence) {
-            if complete && answered.blocks && owner.client().waits_no_more() {
-                owner.pinned_is_spent(self);
-            }
-            owner.deliver(sequence, refusal.as_deref().unwrap_or(piece), complete);
-            if complete {
-                // How long a client chose to wait says nothing about how fast it was served.
-                let since = if answered.blocks { now } else { answered.since };
-                self.worker.metrics().served_forward(now, since);
-            }
-        }
-        if complete {
-            self.tell_where_it_waits(&self.state.borrow());
-        }
-        Ok(())
-    }
-
-    fn apply(&self, effect: Effect, written: &mut WrittenKeys) {
-        let Some(cache) = self.worker.cache() else { return };
-        match effect {
-            Effect::None => {}
-            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key)),
-            Effect::Everything => cache.flush(),
-            Effect::EverythingAnd(count) => {
-                written.pop(count, |_| {});
-                cache.flush();
-            }
-        }
-    }
-
     /// No connection could be made: nothing that waited for it was sent.
     fn refused(&self, error: &ConnectError) {
         let reason = match error {
@@ -639,7 +483,7 @@ impl PinnedLane {
                 continue;
             }
             // The outcome is unknown: the keys leave the cache as if they had been written.
-            self.apply(waiting.effect, &mut written);
+            waiting.effect.apply(&mut written, self.worker.cache());
             if let (Some(owner), Some(sequence)) = (&owner, waiting.sequence) {
                 owner.deliver(sequence, line, true);
             }

@@ -4,6 +4,9 @@
 //! no allocation per write.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use nearside_nearcache::NearCache;
 
 /// What a command may change, decided when it is sent, carried out when its reply arrives (or can no longer arrive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,22 @@ pub(crate) enum Effect {
     EverythingAnd(u32),
     /// Anything: FLUSHALL, or a write whose keys are not known.
     Everything,
+}
+
+impl Effect {
+    /// What the command may have changed leaves the cache.
+    pub(super) fn apply(self, written: &mut WrittenKeys, cache: Option<&Arc<NearCache>>) {
+        let Some(cache) = cache else { return };
+        match self {
+            Effect::None => {}
+            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key)),
+            Effect::Everything => cache.flush(),
+            Effect::EverythingAnd(count) => {
+                written.pop(count, |_| {});
+                cache.flush();
+            }
+        }
+    }
 }
 
 /// A FIFO of keys.
