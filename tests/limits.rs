@@ -247,6 +247,37 @@ fn past_the_memory_for_all_clients_commands_are_answered_overload() {
 }
 
 #[test]
+fn past_the_memory_for_all_clients_a_transaction_ends_rightly_and_its_connection_is_nobody_elses() {
+    if calibrating("limit for all clients") {
+        return;
+    }
+    let (redis, nearside) = with_mebibyte(&["--buffer-memory", "16MiB", "--workers", "1"]);
+    let (mut queueing, mut watching, mut other) = (nearside.client(), nearside.client(), nearside.client());
+    assert_eq!(["MULTI", "SET k 1"].map(|line| queueing.call(line)), ["+OK\r\n", "+QUEUED\r\n"]);
+    assert_eq!(watching.call("WATCH k"), "+OK\r\n");
+    let greedy = (0..4).map(|_| ask_and_do_not_read(&nearside)).collect::<Vec<_>>();
+    eventually("commands are refused", SOON, || other.call("SET l 1").starts_with(b"-OVERLOAD ").then_some(()));
+    assert!(queueing.call("SET k 2").starts_with(b"-OVERLOAD "));
+    assert_eq!(queueing.call("EXEC"), "-EXECABORT Transaction discarded because of previous errors.\r\n");
+    assert!(watching.call("MULTI").starts_with(b"-OVERLOAD "));
+    assert!(watching.call("SELECT 1").starts_with(b"-OVERLOAD "));
+    assert_eq!(watching.call("UNWATCH"), "+OK\r\n");
+    // A block in one write is refused command by command, and SKIP leaves out one reply.
+    other.send(&["CLIENT REPLY SKIP", "MULTI", "SET k 3", "EXEC", "ECHO end"].map(words).concat());
+    let replies = [other.reply(), other.reply(), other.reply()];
+    assert!(replies[..2].iter().all(|reply| reply.starts_with(b"-OVERLOAD ")), "{replies:?}");
+    assert_eq!(replies[2], "$3\r\nend\r\n");
+    drop(greedy);
+    eventually("they are served again", SOON, || (other.call("SET l 1") == "+OK\r\n").then_some(()));
+    assert_eq!(redis.client().call("EXISTS k"), ":0\r\n");
+    for client in [&mut queueing, &mut watching, &mut other] {
+        assert_eq!(client.call("MULTI"), "+OK\r\n");
+        assert_eq!(client.call("GET l"), "+QUEUED\r\n");
+        assert_eq!(client.call("EXEC"), "*1\r\n$1\r\n1\r\n");
+    }
+}
+
+#[test]
 fn requests_half_sent_count_too() {
     if calibrating("limit for all clients") {
         return;
