@@ -127,6 +127,30 @@ fn keys_that_are_at_both_nodes_are_waited_for_and_then_the_client_is_told() {
 }
 
 #[test]
+fn a_client_is_told_when_nodes_go_on_to_send_its_command_to_each_other() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = shared();
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    let (key, slot) = ("{nobody's}", key_slot(b"nobody's"));
+    let from = cluster.owner(slot);
+    let to = 1 - from;
+    let give = format!("CLUSTER SETSLOT {slot} NODE {}", cluster.id(to));
+    assert_eq!(cluster.node(from).client().call(&give), "+OK\r\n");
+
+    let reply = client.call(&format!("SET {key} v"));
+    let reply = String::from_utf8_lossy(&reply).into_owned();
+    let told = format!("-UPSTREAM the cluster sent the command on 16 times, the last with \"MOVED {slot} ");
+    assert!(reply.starts_with(&told) && reply.ends_with("\"; the command was not executed\r\n"), "{reply:?}");
+
+    assert_eq!(cluster.node(to).client().call(&give), "+OK\r\n");
+    assert_eq!(cluster.owner(slot), to);
+    assert_eq!(client.call(&format!("SET {key} v")), "+OK\r\n");
+}
+
+#[test]
 fn a_key_that_is_born_at_the_target_is_not_held_to_be_missing_for_longer_than_promised() {
     if calibrating("cache") {
         return;

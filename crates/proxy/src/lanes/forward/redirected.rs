@@ -148,7 +148,10 @@ impl Redirected {
     /// Sends it to where `from` said, or lets its session know that this cannot be done.
     pub(super) fn send_on(mut self, from: &ForwardLane) {
         if self.errand.redirections == MAX_REDIRECTIONS {
-            return self.fail(from, &format!("the cluster sent the command on {MAX_REDIRECTIONS} times"));
+            let last = String::from_utf8_lossy(&self.line);
+            let last = last.trim_start_matches('-').trim_end();
+            let reason = format!("the cluster sent the command on {MAX_REDIRECTIONS} times, the last with {last:?}");
+            return self.fail(from, &reason);
         }
         self.errand.redirections += 1;
         let shared = from.worker.shared();
