@@ -152,6 +152,16 @@ fn what_is_long_or_lacks_much_goes_upstream_as_it_came() {
         let reply = setup.client.call("MGET k1 large k2");
         assert!(reply == format!("*3\r\n$1\r\n1\r\n${}\r\n{large}\r\n$1\r\n2\r\n", large.len()).as_str());
     }
+    // All of them are kept, and together too much to be put together here.
+    let much = "z".repeat(900_000);
+    setup.direct.command(&["SET", "much", &much]);
+    let (mget, short) = (format!("MGET{}", " much".repeat(30)), "MGET much much");
+    let value = format!("${}\r\n{much}\r\n", much.len());
+    assert!(setup.client.call(short) == format!("*2\r\n{}", value.repeat(2)).as_str());
+    let (reply, counted) = setup.counted(&mget);
+    assert!(reply == format!("*30\r\n{}", value.repeat(30)).as_str());
+    assert_eq!((counted.mget, counted.get, counted.hits), (1, 0, 0.0));
+    assert_eq!(setup.counted(short).1, Counted { mget: 0, get: 0, hits: 2.0, misses: 0.0 });
     // Large, and still small enough to be kept.
     let kept = "y".repeat(200_000);
     setup.direct.command(&["SET", "kept", &kept]);
@@ -184,6 +194,27 @@ fn an_error_that_only_get_is_given_is_not_the_clients() {
     direct.call("ACL SETUSER reader -mget");
     let said = client.call("MGET a b");
     assert!(said.starts_with(b"-NOPERM ") && said.text().contains("mget"), "{said:?}");
+}
+
+#[test]
+fn a_command_that_is_sent_as_a_whole_after_all_is_not_overtaken_on_any_of_its_keys() {
+    if calibrating("user of its own") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let mut direct = redis.client();
+    direct.call("ACL SETUSER reader on >secret ~* &* +@all");
+    let url = format!("redis://reader:secret@{}", redis.address());
+    let nearside = Nearside::with_url(&url, &["--max-staleness", "100s"]);
+    let mut client = nearside.client();
+    nearside.warm(&mut client, "warmed-up");
+    direct.call("MSET a old b old");
+    assert_eq!(client.call("GET a"), "$3\r\nold\r\n");
+    direct.call("ACL SETUSER reader -get");
+    // The first key is there, and the second one is refused to GET.
+    let replies = client.pipeline(&["MGET a b", "SET a new", "MGET a b"]);
+    let [before, after] = ["old", "new"].map(|a| format!("*2\r\n$3\r\n{a}\r\n$3\r\nold\r\n"));
+    assert_eq!(replies, [before.as_str(), "+OK\r\n", after.as_str()]);
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) struct How {
 
 const DIFFERENT: &str = "UPSTREAM the nodes of the cluster gave answers that do not go together";
 const PARTLY: &[u8] = b"; the command was carried out in part";
+const PERHAPS: &[u8] = b"; the command may have been carried out in part";
 
 impl How {
     /// The reply, made of those to all parts, in the order of the parts.
@@ -32,8 +33,12 @@ impl How {
             return one_succeeded(parts).to_vec();
         }
         if let Some(error) = parts.iter().find(|part| is_error(part)) {
-            let is_partly_done = self.changes && !parts.iter().all(|part| is_error(part));
-            return if is_partly_done { with_note(error) } else { error.to_vec() };
+            return match self.changes {
+                true if !parts.iter().all(|part| is_error(part)) => with_note(error, PARTLY),
+                // What is said of the first part does not hold for one that was lost on its way.
+                true if !is_unsure(error) && parts.iter().any(|part| is_unsure(part)) => with_note(error, PERHAPS),
+                _ => error.to_vec(),
+            };
         }
         self.join_answers(parts).unwrap_or_else(|| {
             let mut out = Vec::new();
@@ -65,6 +70,11 @@ pub(super) fn is_error(reply: &[u8]) -> bool {
     matches!(reply.first(), Some(b'-' | b'!'))
 }
 
+/// A lane's own words for a command of which nobody knows whether it was carried out.
+fn is_unsure(reply: &[u8]) -> bool {
+    reply.starts_with(b"-UPSTREAM ") && reply.ends_with(b"may have been executed\r\n")
+}
+
 /// A success; else the error that says most: of nodes that have nothing to end (NOTBUSY) and one that cannot
 /// (UNKILLABLE), the latter's.
 fn one_succeeded<'a>(parts: &[&'a [u8]]) -> &'a [u8] {
@@ -73,10 +83,10 @@ fn one_succeeded<'a>(parts: &[&'a [u8]]) -> &'a [u8] {
     success.or_else(|| parts.iter().find(says_more)).or(parts.first()).copied().unwrap_or_default()
 }
 
-/// An error line, with a note that other parts have succeeded.
-fn with_note(error: &[u8]) -> Vec<u8> {
+/// An error line, with a note on the other parts.
+fn with_note(error: &[u8], note: &[u8]) -> Vec<u8> {
     match error.strip_suffix(b"\r\n") {
-        Some(line) if error[0] == b'-' => [line, PARTLY, b"\r\n"].concat(),
+        Some(line) if error[0] == b'-' => [line, note, b"\r\n"].concat(),
         _ => error.to_vec(),
     }
 }
@@ -271,6 +281,18 @@ mod tests {
         assert_eq!(joined(Join::Succeeded, &[], true, &parts[1..]), "-OOM no\r\n", "nothing was done");
         assert_eq!(joined(Join::Sum, &[], true, &["!6\r\nERR no\r\n", ":1\r\n"]), "!6\r\nERR no\r\n");
         assert_eq!(of(Join::Succeeded, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
+    }
+
+    #[test]
+    fn an_error_that_nothing_was_sent_is_not_said_of_a_part_that_was_lost() {
+        let unsent = "-UPSTREAM h:1 is down: x; the command was not sent\r\n";
+        let lost = "-UPSTREAM lost the connection to h:2: x; the command may have been executed\r\n";
+        let noted =
+            "-UPSTREAM h:1 is down: x; the command was not sent; the command may have been carried out in part\r\n";
+        assert_eq!(joined(Join::Succeeded, &[], true, &[unsent, lost]), noted);
+        assert_eq!(joined(Join::Succeeded, &[], true, &[lost, unsent]), lost, "it says so itself");
+        assert_eq!(joined(Join::Sum, &[], true, &[unsent, unsent]), unsent);
+        assert_eq!(joined(Join::Values, &[], false, &[unsent, lost]), unsent, "a read may be repeated");
     }
 
     #[test]

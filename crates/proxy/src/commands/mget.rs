@@ -26,8 +26,11 @@ use crate::topology::Slot;
 const MOST_KEYS: usize = 1024;
 /// Of these, keys that are fetched: each costs the upstream two commands (GET, PTTL).
 const MOST_MISSES: usize = 128;
-/// Fetches under way for a session past which no more are begun for an MGET: commands that follow are held against each.
+/// Keys that a session waits for past which no more are fetched for an MGET: commands that follow are held against each.
 const MOST_UNDER_WAY: usize = 256;
+/// Bytes of the values: some milliseconds of a worker's time to put together, where those that come from upstream are passed
+/// on piece by piece.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Serves one MGET.
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
@@ -82,7 +85,7 @@ fn cached(state: &State, cache: &NearCache, request: &Request<'_>) -> Cached {
             Read::TooLarge => return Cached::NotWorthIt,
             Read::Miss => misses += 1,
         }
-        if misses > MOST_MISSES {
+        if misses > MOST_MISSES || reply.len() > MOST_BYTES {
             return Cached::NotWorthIt;
         }
     }
@@ -138,6 +141,8 @@ fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, ke
     let Some(cache) = worker.cache() else { unreachable!("it was asked before") };
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence: number };
     let scope = get::scope(state);
+    // Also of a key that is there: what follows must not overtake the whole command, should that be sent after all.
+    state.order.fetches(sequence, key, state.now);
     let found = match cache.read(key, scope, state.now, |value| value.share()) {
         Read::Hit(reply) => Lookup::Hit(reply),
         Read::TooLarge | Read::Miss => cache.lookup(key, scope, state.now, waiter),
@@ -146,7 +151,6 @@ fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, ke
         state.turn.hits += 1;
         return gather::deliver_cached(session, state, number, reply);
     }
-    state.order.fetches(sequence, key, state.now);
     match found {
         Lookup::Lead(ticket) => {
             let node = worker.topology().owner(key).cloned().expect("it was asked before");

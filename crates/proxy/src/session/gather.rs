@@ -175,8 +175,8 @@ pub(super) fn fail(session: &Rc<Session>, state: &mut State, number: u64, line: 
         gather.parts[at] = Part::Open(Vec::new());
         gather.held -= begun;
         state.replies.release_held(begun);
-        deliver(session, state, number, line, true);
     }
+    deliver(session, state, number, line, true);
 }
 
 /// The near-cache has the part.
