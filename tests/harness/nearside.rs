@@ -209,6 +209,8 @@ impl Nearside {
     /// Reads a key until it is read from the near-cache. For tests with one client.
     #[track_caller]
     pub fn warm(&self, client: &mut Client, key: &str) {
+        // The admin port is opened last.
+        eventually("the admin port is open", START_LIMIT, || self.try_admin().ok());
         eventually(&format!("GET {key} is a hit"), WARM_LIMIT, || {
             let before = self.hits();
             client.call(&format!("GET {key}"));
