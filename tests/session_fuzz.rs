@@ -90,16 +90,25 @@ fn live(address: &Address, seed: u64, upstream: Upstream) -> String {
     }
     client.send(&bytes);
     let mut transcript = format!("{}\n", commands.join("\n"));
-    // They have an order of their own: a reply that the proxy itself gives may come before one or after.
-    let mut pushes = String::new();
+    // They have an order of their own, by where they come from: before a reply, or one from elsewhere, or after it.
+    let mut pushes: [String; 3] = Default::default();
     loop {
         let reply = client.try_reply().unwrap_or_else(|error| panic!("seed {seed}: no reply: {error}\n{transcript}"));
         let is_last = reply.bulk() == Some(b"the-end");
-        let told = if reply.starts_with(b">") { &mut pushes } else { &mut transcript };
+        let told = if reply.starts_with(b">") { &mut pushes[source(&reply)] } else { &mut transcript };
         *told += &format!("    {:?}\n", without_ids(&reply));
         if is_last {
-            return transcript + &pushes;
+            return transcript + &pushes.concat();
         }
+    }
+}
+
+/// Which connection of the proxy's tells this: what it tracks, shard channels, or other subscriptions.
+fn source(push: &Reply) -> usize {
+    match push.elements().first().and_then(Reply::bulk) {
+        Some(b"invalidate") => 0,
+        Some(b"ssubscribe" | b"sunsubscribe" | b"smessage") => 1,
+        _ => 2,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Random lives of a connection: commands that change what it is, among others that show what it is.
 //!
 //! Each has one right transcript. What Nearside is known to do otherwise is never generated where it would show; the list
-//! of that is in `docs/compatibility.md`.
+//! of that is in `docs/differences.md`.
 
 /// What may be generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Life {
     tag: String,
     /// It may be between MULTI and EXEC.
     in_multi: bool,
+    /// Messages may be under way.
+    has_published: bool,
     resp3: bool,
     count: usize,
 }
@@ -67,7 +69,7 @@ const TRANSACTIONS: &[&str] =
 
 /// Not between MULTI and EXEC, where they are refused or answered by the server's connection.
 const OUTSIDE: &[&str] = &["CLIENT GETNAME", "CLIENT SETNAME <tag>", "CLIENT REPLY SKIP", "RESET"];
-/// The same. Nothing is published there: messages and replies have no order among each other.
+/// The same. A life hears what it publishes itself, in RESP3: in RESP2 whoever has subscribed may not publish.
 const SUBSCRIPTIONS: &[&str] = &[
     "SUBSCRIBE <s>",
     "SUBSCRIBE <s> <s>",
@@ -78,7 +80,16 @@ const SUBSCRIPTIONS: &[&str] = &[
     "PUNSUBSCRIBE",
     "SUNSUBSCRIBE <s> <s>",
     "SUBSCRIBE",
+    PUBLISH,
+    PUBLISH,
+    SPUBLISH,
+    SPUBLISH,
 ];
+/// Not before a cluster: there the nodes tell each other in their own time, and each counts its own subscribers.
+const PUBLISH: &str = "PUBLISH <s> <tag>";
+const SPUBLISH: &str = "SPUBLISH <s> <tag>";
+/// These are confirmed behind all messages that were published before.
+const HEARS_ALL: [&str; 2] = ["SUBSCRIBE <s>", "SSUBSCRIBE <s>"];
 
 const STANDALONE: &[&str] = &["SELECT 1", "SELECT 0", "SELECT 99999", "SELECT x", "DBSIZE x", "SWAPDB 5 5"];
 /// Not CLIENT TRACKING OFF: Redis remembers what was read before, should it be turned on again, and the proxy forgets.
@@ -91,7 +102,7 @@ impl Life {
         let mut random = fastrand::Rng::with_seed(seed);
         let tag = format!("{{{:x}}}", random.u64(..));
         let resp3 = random.bool();
-        Self { random, upstream, tag, in_multi: false, resp3, count: 0 }
+        Self { random, upstream, tag, in_multi: false, has_published: false, resp3, count: 0 }
     }
 
     /// Whether it speaks RESP3 from the beginning.
@@ -103,7 +114,27 @@ impl Life {
     /// Its commands, in words.
     pub fn commands(&mut self) -> Vec<String> {
         let length = self.random.usize(1..=40);
-        (0..length).map(|_| self.next()).collect()
+        let mut commands = Vec::new();
+        for _ in 0..length {
+            let command = self.next();
+            if command == "RESET" {
+                self.hear_all(&mut commands);
+            }
+            commands.push(command);
+        }
+        if self.in_multi {
+            commands.push("DISCARD".to_owned());
+            self.in_multi = false;
+        }
+        self.hear_all(&mut commands);
+        commands
+    }
+
+    /// What ends all subscriptions may be quicker than a message to one of them, which comes on a connection of its own.
+    fn hear_all(&mut self, commands: &mut Vec<String>) {
+        if std::mem::take(&mut self.has_published) {
+            commands.extend(HEARS_ALL.map(|template| self.fill(template)));
+        }
     }
 
     fn next(&mut self) -> String {
@@ -111,13 +142,16 @@ impl Life {
             0..=2 => self.one_of(TRANSACTIONS),
             3 if !self.in_multi && self.random.bool() => self.one_of(SUBSCRIPTIONS),
             3 if !self.in_multi => self.one_of(OUTSIDE),
+            6 if !self.in_multi && self.resp3 => self.one_of(SUBSCRIPTIONS),
             4 if self.upstream == Upstream::Standalone => self.one_of(STANDALONE),
             5 if self.upstream == Upstream::Standalone && !self.in_multi && self.resp3 => {
                 self.one_of(STANDALONE_OUTSIDE)
             }
             _ => self.one_of(ANYWHERE),
         };
+        let template = if template == PUBLISH && self.upstream == Upstream::Cluster { SPUBLISH } else { template };
         match template {
+            PUBLISH | SPUBLISH => self.has_published = true,
             "MULTI" => self.in_multi = true,
             "EXEC" | "DISCARD" => self.in_multi = false,
             "RESET" => self.resp3 = false,

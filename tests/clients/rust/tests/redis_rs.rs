@@ -295,7 +295,6 @@ fn scan(kind: Kind, _: &dyn Fn(&str) -> String) {
 }
 
 #[test]
-#[ignore = "Nearside has no publish and subscribe yet"]
 fn client_pubsub() {
     if !serves_clients_of_one_server() {
         return;
