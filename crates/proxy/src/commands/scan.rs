@@ -73,16 +73,20 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         call.request.args().enumerate().map(|(at, arg)| if at == 1 { own.as_bytes() } else { arg }).collect();
     let mut frame = Vec::new();
     encode::command(&mut frame, &arguments);
-    let sequence = state.replies.expect(Source::Forward, Shape::Walk(sent), state.reply_mode.is_silent());
+    let sequence = state.replies.expect(Source::Forward, Shape::Walk, state.reply_mode.is_silent());
     let errand = Errand::new(session, sequence, state.now, None, false);
     if let Err(reason) = lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
         forward::not_sent(state, node, &reason);
+    } else {
+        state.walks.push((sequence, sent));
     }
     Flow::Done
 }
 
 /// A node has answered: gives the reply for the client, in which the cursor is the client's own.
-pub(crate) fn complete(state: &State, sent: Cursor, reply: Vec<u8>) -> Vec<u8> {
+pub(crate) fn complete(state: &mut State, sequence: u64, reply: Vec<u8>) -> Vec<u8> {
+    let Some(at) = state.walks.iter().position(|(number, _)| *number == sequence) else { return reply };
+    let (_, sent) = state.walks.swap_remove(at);
     let Some((own, keys)) = parse(&reply) else { return reply }; // an error
     let mut out = Vec::with_capacity(reply.len() + 16);
     let topology = &state.topology;

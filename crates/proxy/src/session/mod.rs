@@ -365,7 +365,7 @@ impl Session {
                 Shape::Select(db) => select::complete(state, db, collected.reply),
                 Shape::Exec => transaction::complete(state, collected.reply),
                 Shape::Tracking(on) => tracking::complete(state, on, collected.reply),
-                Shape::Walk(sent) => commands::scan::complete(state, sent, collected.reply),
+                Shape::Walk => commands::scan::complete(state, sequence, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };
             state.replies.settle(sequence, reply, &mut state.output);

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use nearside_nearcache::CachedReply;
 
-use crate::commands::scan::Cursor;
 use crate::output::Output;
 
 /// What is done with a reply before the client gets it.
@@ -25,7 +24,7 @@ pub(crate) enum Shape {
     /// It is collected, then says whether the server tracks what the session reads.
     Tracking(bool),
     /// It is collected, then gets the cursor that follows this one.
-    Walk(Cursor),
+    Walk,
 }
 
 /// Where a reply comes from.

@@ -14,6 +14,7 @@ use super::own::Own;
 use super::registry::Client;
 use super::replies::Replies;
 use super::subscriptions::Subscriptions;
+use crate::commands::scan::Cursor;
 use crate::config::OutputLimits;
 use crate::metrics::{CutOff, Route};
 use crate::output::Output;
@@ -116,6 +117,9 @@ pub(crate) struct State {
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// Of an EXEC that is being answered: where SELECTs are among its commands, and the db each asks for.
     pub(crate) exec_selects: Vec<(usize, u16)>,
+    /// The cursors of SCANs that are being answered, by the numbers of their replies. Not with the replies: every command has
+    /// one of those, and it is to be small.
+    pub(crate) walks: Vec<(u64, Cursor)>,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
     pub(crate) now: Time,
     /// The number of the command run last; 0 for one that does not exist.
@@ -167,6 +171,7 @@ impl State {
             own: Own::None,
             subscriptions: None,
             exec_selects: Vec::new(),
+            walks: Vec::new(),
             now: worker.now(),
             last_command: 0,
             waiting: false,
