@@ -174,13 +174,13 @@ fn may_wait(command: &Generated) -> bool {
     command.args.iter().filter(|arg| arg.starts_with(b"{thread")).count() > 1
 }
 
-/// Whether a key that was moved by MIGRATE may answer differently: it is encoded anew, which can make 0 of a score of -0,
-/// and given the rest of its time to live in milliseconds.
+/// Whether a key that was moved by MIGRATE may answer differently: it is encoded anew, which can make 0 of a score of -0 and
+/// nothing of a vector's empty attribute, and given the rest of its time to live in milliseconds.
 fn shows_that_it_moved(command: &Generated) -> bool {
     let name = command.args[0].to_ascii_lowercase();
     let subcommand = command.args.get(1).map(|word| word.to_ascii_lowercase()).unwrap_or_default();
     let is_minus_zero = |arg: &Vec<u8>| arg == b"-0";
-    matches!((&*name, &*subcommand), (b"object" | b"pexpiretime", _) | (b"xinfo", b"stream"))
+    matches!((&*name, &*subcommand), (b"object" | b"pexpiretime" | b"vgetattr", _) | (b"xinfo", b"stream"))
         || command.args.iter().any(is_minus_zero)
 }
 

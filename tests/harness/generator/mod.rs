@@ -163,7 +163,8 @@ impl Generator {
             0 if generated.args.len() > 1 => drop(generated.args.pop()),
             1 => generated.args[0].push(b'X'),
             2 => generated.args.truncate(1),
-            _ => generated.args.push(Values { random: &mut self.random, prefixes: &[] }.fill("<value>")),
+            // Not any bytes: Valkey 8.1 repeats what FUNCTION LIST does not know in its error, line breaks and all.
+            _ => generated.args.push(Values { random: &mut self.random, prefixes: &[] }.fill("<word>")),
         }
     }
 
