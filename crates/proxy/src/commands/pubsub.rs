@@ -36,11 +36,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
         1 => state.subscriptions.as_ref().map_or_else(Vec::new, |subscriptions| subscriptions.all(verb.kind)),
         _ => call.request.args().skip(1).map(Bytes::copy_from_slice).collect(),
     };
-    if names.is_empty() {
-        unsubscribe_from_nothing(state, verb);
-    } else {
-        feeds::subscribe(session, state, verb, names);
-    }
+    feeds::subscribe(session, state, verb, names);
     Flow::Done
 }
 
@@ -58,17 +54,6 @@ fn prepare(session: &Rc<Session>, state: &mut State, begins: bool) -> Result<Pla
         true => place::of_slot(session, state, None),
         false => place::primary(session, state).map(|node| Place { node, slot: None }),
     }
-}
-
-fn unsubscribe_from_nothing(state: &mut State, verb: Verb) {
-    let protocol = state.protocol;
-    let counts = state.subscriptions.get_or_insert_with(Default::default);
-    let frame = counts.confirmation(verb, None, protocol);
-    if counts.is_over() {
-        state.subscriptions = None;
-    }
-    state.replies.push(&frame, &mut state.output);
-    state.turn.own += 1;
 }
 
 /// Has a server show what its clients do: of a cluster one node, the one that gets this session's commands without keys.

@@ -29,7 +29,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const OTHER_LOGIN: &str =
     "ERR what this connection has subscribed to, it has with another password: unsubscribe from all of it before";
 
-/// Begins or ends subscriptions. Only when nothing is in flight; nothing else runs until it is done.
+/// Begins or ends subscriptions. Only when nothing is in flight; nothing else runs until it is done. Without names: ends
+/// nothing, and says so.
 pub(crate) fn subscribe(session: &Rc<Session>, state: &mut State, verb: Verb, names: Vec<Bytes>) {
     let mut subscriptions = take(state);
     let steps = subscriptions.steps(verb, names.into_iter());
@@ -83,10 +84,6 @@ fn proceed(session: &Rc<Session>, state: &mut State, subscriptions: &mut Subscri
     while let Some(step) = request.steps.pop_front() {
         request.step = step;
         request.redirections = 0;
-        if request.step.target == Target::Nowhere {
-            confirm(state, subscriptions, &request);
-            continue;
-        }
         match nodes(session, state, subscriptions, &request) {
             Ok(nodes) if nodes.is_empty() => confirm(state, subscriptions, &request),
             Ok(nodes) => return ask(session, state, subscriptions, request, &nodes),
@@ -162,10 +159,13 @@ fn ask(
     mut request: Request,
     nodes: &[Arc<Node>],
 ) {
-    let mut arguments = vec![request.verb.name().as_bytes()];
-    arguments.extend(request.step.names.iter().map(|name| &name[..]));
     let mut frame = Vec::new();
-    encode::command(&mut frame, &arguments);
+    // What no node needs to know is told to the client behind what they had to tell before.
+    if request.step.target != Target::Nowhere {
+        let mut arguments = vec![request.verb.name().as_bytes()];
+        arguments.extend(request.step.names.iter().map(|name| &name[..]));
+        encode::command(&mut frame, &arguments);
+    }
     for node in nodes {
         if subscriptions.source(node.id()).is_none() {
             subscriptions.add(Feed::open(node, &state.user, session));
@@ -181,6 +181,10 @@ fn ask(
 
 /// Tells the client that the request's step has been taken.
 fn confirm(state: &mut State, subscriptions: &mut Subscriptions, request: &Request) {
+    if request.step.names.is_empty() {
+        let frame = subscriptions.confirmation(request.verb, None, state.protocol);
+        state.replies.push(&frame, &mut state.output);
+    }
     for name in &request.step.names {
         match request.verb {
             Verb { kind, begins: true } => subscriptions.begin(kind, name, request.node),

@@ -180,7 +180,7 @@ impl Subscriptions {
         self.memory + self.request.as_ref().map_or(0, |request| request.held.len())
     }
 
-    /// Puts names that follow each other and have one target together.
+    /// Puts names that follow each other and have one target together. Never without a step.
     pub(crate) fn steps(&self, verb: Verb, names: impl Iterator<Item = Bytes>) -> VecDeque<Step> {
         let mut steps: VecDeque<Step> = VecDeque::new();
         for name in names {
@@ -189,6 +189,9 @@ impl Subscriptions {
                 Some(step) if step.target == target => step.names.push(name),
                 _ => steps.push_back(Step { names: vec![name], target }),
             }
+        }
+        if steps.is_empty() {
+            steps.push_back(Step { names: Vec::new(), target: Target::Nowhere });
         }
         steps
     }
@@ -419,6 +422,7 @@ mod tests {
         assert_eq!(subscriptions.steps(verb, names(&["{x}a", "{x}b", "y"])).len(), 2);
         let verb = Verb::named(b"unsubscribe").unwrap();
         assert_eq!(subscriptions.steps(verb, names(&["a", "b"]))[0].target, Target::Nowhere);
+        assert_eq!(subscriptions.steps(verb, names(&[]))[0].target, Target::Nowhere);
     }
 
     #[test]
