@@ -133,7 +133,7 @@ fn churn(cache: &Arc<NearCache>, lease: &Lease, values: &[u8], worker: u64, (lea
             let recent = number - 1 - (random.unit() * 1000.0).min(number as f64 - 1.0) as u64;
             let key = format!("key:{worker}:{most}:{recent:010}");
             if random.unit() < 0.2 {
-                cache.wrote(key.as_bytes());
+                cache.wrote(key.as_bytes(), NOW);
             }
             fetch(cache, lease, key.as_bytes(), &values[..size]);
         }
@@ -141,7 +141,7 @@ fn churn(cache: &Arc<NearCache>, lease: &Lease, values: &[u8], worker: u64, (lea
 }
 
 fn fetch(cache: &Arc<NearCache>, lease: &Lease, key: &[u8], reply: &[u8]) {
-    let scope = Scope { user: 0, db: 0, command: 0 };
+    let scope = Scope { user: 0, db: 0, command: 0, arguments: b"" };
     let nobody = || Waiter { worker: 0, session: 0, sequence: 0 };
     if let Lookup::Lead(mut ticket) = cache.lookup(key, scope, NOW, nobody) {
         ticket.sent(lease, NOW);

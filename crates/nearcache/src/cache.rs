@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::entry::{CachedReply, MAX_KEY_LEN, NewVariant, Read, ReplyRef, Scope};
+use crate::entry::{CachedReply, MAX_ARGUMENTS_LEN, MAX_KEY_LEN, NewVariant, Read, ReplyRef, Scope};
 use crate::fill::{Fill, FillTable, Joined, Limits, Waiter, Waiters};
 use crate::hash::KeyHasher;
+use crate::history::Change;
 use crate::lease::{Lease, LeaseOwner, Leases};
 use crate::sizing::{SizeError, Sizing};
 use crate::store::Store;
 use crate::sync::{AtomicU64, Ordering};
+use crate::terms::Deadline;
 use crate::ticket::{Answer, FillTicket, Ttl};
 use crate::time::Time;
 
@@ -47,8 +49,10 @@ pub enum Lookup {
 /// Why a read passes the cache by.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Bypass {
-    /// The key, or its value, is too large to be kept.
+    /// The key, its value, or what the read is given beside the key, is too large to be kept.
     TooLarge,
+    /// The key changes more often than it is read.
+    Churning,
     /// As many fetches are in flight, or as many wait for this one, as are allowed.
     Busy,
 }
@@ -67,7 +71,7 @@ pub struct Stats {
 
 /// Replies near their readers; see the crate's documentation.
 pub struct NearCache {
-    store: Store,
+    pub(crate) store: Store,
     pub(crate) fills: FillTable,
     leases: Arc<Leases>,
     max_age: Duration,
@@ -106,7 +110,7 @@ impl NearCache {
     /// `read` runs under a lock, which holds up those who store into a part of the cache: it must be short, and must not call
     /// the cache. It may copy a small reply; one of 64 KiB or more it should [`share`](ReplyRef::share), to be copied later.
     #[inline]
-    pub fn read<R>(&self, key: &[u8], scope: Scope, now: Time, read: impl FnOnce(ReplyRef<'_>) -> R) -> Read<R> {
+    pub fn read<R>(&self, key: &[u8], scope: Scope<'_>, now: Time, read: impl FnOnce(ReplyRef<'_>) -> R) -> Read<R> {
         let found = self.store.read(key, |entry| match entry.find(scope, now) {
             Read::Hit(reply) => Read::Hit(read(reply)),
             Read::TooLarge => Read::TooLarge,
@@ -120,8 +124,14 @@ impl NearCache {
     ///
     /// After [`Lookup::Lead`] and [`Lookup::Follow`], and only then, `waiter` was called, and will come out of the fetch
     /// when it completes.
-    pub fn lookup(self: &Arc<Self>, key: &[u8], scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Lookup {
-        if key.len() > MAX_KEY_LEN {
+    pub fn lookup(
+        self: &Arc<Self>,
+        key: &[u8],
+        scope: Scope<'_>,
+        now: Time,
+        waiter: impl FnOnce() -> Waiter,
+    ) -> Lookup {
+        if key.len() > MAX_KEY_LEN || scope.arguments.len() > MAX_ARGUMENTS_LEN {
             return Lookup::Bypass(Bypass::TooLarge);
         }
         let mut locked = self.fills.lock(key);
@@ -131,9 +141,12 @@ impl NearCache {
             Read::TooLarge => return Lookup::Bypass(Bypass::TooLarge),
             Read::Miss => {}
         }
+        if locked.passes_by() {
+            return Lookup::Bypass(Bypass::Churning);
+        }
         match locked.join(scope, now, waiter) {
-            Joined::Leads { key, id } => {
-                Lookup::Lead(FillTicket { cache: self.clone(), key, scope, fill: id, is_open: true })
+            Joined::Leads { query, id } => {
+                Lookup::Lead(FillTicket { cache: self.clone(), query, fill: id, is_open: true })
             }
             Joined::Follows => Lookup::Follow,
             Joined::Busy => Lookup::Bypass(Bypass::Busy),
@@ -142,24 +155,53 @@ impl NearCache {
 
     /// The server says that `key` may have changed: every variant of it is dropped, and no fetch of it that began before
     /// will be stored.
-    pub fn invalidate(&self, key: &[u8]) {
-        self.drop_key(key);
+    pub fn invalidate(&self, key: &[u8], now: Time) {
+        self.drop_key(key, Change::Invalidated, now);
     }
 
     /// A write through this proxy that names `key` was answered, or its outcome is unknown. To be called before any byte of
     /// the answer goes to a client. Does what [`invalidate`](Self::invalidate) does.
-    pub fn wrote(&self, key: &[u8]) {
-        self.drop_key(key);
+    pub fn wrote(&self, key: &[u8], now: Time) {
+        self.drop_key(key, Change::Written, now);
     }
 
-    fn drop_key(&self, key: &[u8]) {
+    fn drop_key(&self, key: &[u8], change: Change, now: Time) {
         let mut locked = self.fills.lock(key);
-        locked.poison();
+        let has_poisoned = locked.poison();
         let removed = self.store.remove(key);
+        if has_poisoned || !removed.is_empty() {
+            locked.note_change(change, removed.is_used(), now);
+        }
         drop(locked);
         if !removed.is_empty() {
             self.removed.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Does what [`invalidate`](Self::invalidate) does, to every key of the cache that `matches`, and says how many those were.
+    /// A fetch that is under way of a key that the cache does not have goes on. It looks at every entry, as a
+    /// [`sweep`](Self::sweep) does.
+    pub fn flush_matching(&self, mut matches: impl FnMut(&[u8]) -> bool, now: Time) -> usize {
+        let mut count = 0;
+        self.store.each(|entry| {
+            if matches(entry.key()) {
+                self.drop_key(entry.key(), Change::Flushed, now);
+                count += 1;
+            }
+        });
+        count
+    }
+
+    /// Shows `visit` keys that were served since this was last called, each with a number of a database that it was served
+    /// from; until it says that it has seen enough. What it did not see is shown the next time.
+    pub fn recently_used(&self, mut visit: impl FnMut(&[u8], u16) -> bool) {
+        let mut goes_on = true;
+        self.store.each(|entry| {
+            for variant in entry.variants() {
+                let (Some(terms), Some(scope)) = (variant.terms(), variant.scope()) else { continue };
+                goes_on = goes_on && (!terms.take_recently_used() || visit(entry.key(), scope.db));
+            }
+        });
     }
 
     /// Everything may have changed: all entries die, and every fetch that has been sent is kept from storing and from
@@ -218,13 +260,13 @@ impl NearCache {
 
     pub(crate) fn complete(&self, ticket: &FillTicket, answer: Answer<'_>, now: Time) -> Waiters {
         // Built before the lock that stores it, since a large value takes a while to copy; but not for nothing.
-        let variant = self.fills.lock(&ticket.key).find(&ticket.fill).and_then(|fill| self.terms(fill, answer, now));
+        let variant = self.fills.lock(ticket.key()).find(&ticket.fill).and_then(|fill| self.terms(fill, answer, now));
         let variant = variant.map(|(lease, deadline)| {
             let reply = answer.reply().filter(|reply| reply.len() <= self.max_reply);
-            self.store.fitting(NewVariant { key: &ticket.key, scope: ticket.scope, lease, deadline, reply })
+            self.store.fitting(NewVariant { key: ticket.key(), scope: ticket.scope(), lease, deadline, reply })
         });
 
-        let mut locked = self.fills.lock(&ticket.key);
+        let mut locked = self.fills.lock(ticket.key());
         let Some(fill) = locked.take(&ticket.fill) else {
             return Waiters::none();
         };
@@ -245,7 +287,7 @@ impl NearCache {
     }
 
     /// On which terms the answer to `fill` may be served, if it may be stored at all.
-    fn terms(&self, fill: &Fill, answer: Answer<'_>, now: Time) -> Option<(Lease, Time)> {
+    fn terms(&self, fill: &Fill, answer: Answer<'_>, now: Time) -> Option<(Lease, Deadline)> {
         let ttl = match answer {
             Answer::Store { ttl, .. } | Answer::TooLarge { ttl } => ttl,
             Answer::Discard => return None,
@@ -254,8 +296,8 @@ impl NearCache {
             Ttl::Persistent => self.max_age,
             Ttl::Millis(millis) => self.max_age.min(Duration::from_millis(millis)),
         };
-        let deadline = fill.asked_at + age;
-        let lease = fill.lease.as_ref().filter(|_| fill.may_store() && deadline > now)?;
+        let deadline = Deadline::new(fill.asked_at, age);
+        let lease = fill.lease.as_ref().filter(|_| fill.may_store() && deadline.is_after(now))?;
         Some((lease.clone(), deadline))
     }
 }

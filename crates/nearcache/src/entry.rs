@@ -2,10 +2,10 @@
 //!
 //! One key has one entry, because an invalidation names a key and nothing more: tracking knows neither databases nor users.
 //! An entry is nearly always one *variant*: one reply. It becomes a list of them when the same key is read in several
-//! databases, by several users, or by several commands.
+//! databases, by several users, by several commands, or by one with different arguments.
 //!
 //! Terms, key and reply share one allocation, and the table is a set of those: what it compares a lookup's key with is the
-//! entry itself, so that a hit has found its reply when it has found its key, and counts no reference. An item costs 40 bytes
+//! entry itself, so that a hit has found its reply when it has found its key, and counts no reference. An item costs 41 bytes
 //! beyond key and reply, plus the table's slot.
 
 use std::cell::Cell;
@@ -18,10 +18,16 @@ use triomphe::ThinArc;
 
 use crate::hash::KeyBytes;
 use crate::lease::Lease;
+use crate::terms::{Deadline, Terms};
 use crate::time::Time;
 
 /// The longest key that is cached: its length is kept in two bytes.
 pub(crate) const MAX_KEY_LEN: usize = u16::MAX as usize;
+
+/// The longest arguments of a read that is cached: they are kept with each reply.
+pub(crate) const MAX_ARGUMENTS_LEN: usize = 4096;
+/// Stands for the length of arguments of this many bytes or more, which then follows in two.
+const LONG_ARGUMENTS: u8 = u8::MAX;
 
 /// How many variants one key may have; one more takes the place of the oldest. A lookup searches the list, and a store
 /// copies it.
@@ -32,25 +38,20 @@ pub(crate) const PREFIX_LEN: usize = 8 + size_of::<Header>() + 8;
 
 /// Which of a key's cached replies: they differ by who asks, where, and what.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Scope {
+pub struct Scope<'a> {
     /// The upstream user, as a number that the caller gives it: rights differ by user.
     pub user: u16,
     /// The number of the database.
     pub db: u16,
     /// The command, as a number that the caller gives it.
-    pub command: u16,
-}
-
-/// On which terms a variant may be served.
-struct Terms {
-    lease: Lease,
-    deadline: Time,
-    scope: Scope,
-    /// The bytes that follow are the key, this many, and then the reply. No reply says: too large to be kept.
-    key_len: u16,
+    pub command: u8,
+    /// What it is given beside the key: bytes that differ where the arguments do.
+    pub arguments: &'a [u8],
 }
 
 enum Header {
+    /// The bytes that follow are the key, the length of the arguments, these, and the reply. No reply says: too large to be
+    /// kept.
     Variant(Terms),
     /// Oldest first; none of them is a list itself. The bytes that follow are the key.
     Several(Box<[Entry]>),
@@ -63,9 +64,9 @@ pub(crate) struct Entry(ThinArc<Header, u8>);
 /// A variant about to be stored.
 pub(crate) struct NewVariant<'a> {
     pub(crate) key: &'a [u8],
-    pub(crate) scope: Scope,
+    pub(crate) scope: Scope<'a>,
     pub(crate) lease: Lease,
-    pub(crate) deadline: Time,
+    pub(crate) deadline: Deadline,
     /// None: it was too large.
     pub(crate) reply: Option<&'a [u8]>,
 }
@@ -74,16 +75,21 @@ impl Entry {
     pub(crate) fn variant(new: NewVariant<'_>) -> Self {
         debug_assert!(new.reply.is_none_or(|reply| !reply.is_empty()), "every reply has a type byte");
         let key_len = u16::try_from(new.key.len()).expect("a lookup passes longer keys by");
-        let bytes = [new.key, new.reply.unwrap_or_default()].concat();
-        let terms = Terms { lease: new.lease, deadline: new.deadline, scope: new.scope, key_len };
+        let arguments = new.scope.arguments;
+        let long = (arguments.len() as u16).to_le_bytes();
+        let len: &[u8] = match u8::try_from(arguments.len()) {
+            Ok(short) if short < LONG_ARGUMENTS => &[short],
+            _ => &[LONG_ARGUMENTS, long[0], long[1]],
+        };
+        let bytes = [new.key, len, arguments, new.reply.unwrap_or_default()].concat();
+        let terms = Terms::new(new.lease, new.deadline, new.scope, key_len);
         Self(ThinArc::from_header_and_slice(Header::Variant(terms), &bytes))
     }
 
     /// `newest`, a variant, beside those of this entry that another scope may still be served from.
     pub(crate) fn with(&self, newest: Entry, now: Time) -> Self {
-        let scope = newest.terms().map(|terms| terms.scope);
-        let stays =
-            |other: &&Entry| other.terms().is_some_and(|terms| Some(terms.scope) != scope && !terms.are_over(now));
+        let scope = newest.scope();
+        let stays = |other: &&Entry| other.scope() != scope && other.terms().is_some_and(|terms| !terms.are_over(now));
         let mut variants: Vec<Entry> = self.variants().iter().filter(stays).cloned().collect();
         if variants.is_empty() {
             return newest;
@@ -96,13 +102,16 @@ impl Entry {
 
     /// What it has for a read.
     #[inline]
-    pub(crate) fn find(&self, scope: Scope, now: Time) -> Read<ReplyRef<'_>> {
-        let allowed = |variant: &&Entry| variant.terms().is_some_and(|terms| terms.allow(scope, now));
-        let Some(variant) = self.variants().iter().find(allowed) else { return Read::Miss };
-        match variant.reply() {
-            [] => Read::TooLarge,
-            bytes => Read::Hit(ReplyRef { bytes, variant }),
+    pub(crate) fn find(&self, scope: Scope<'_>, now: Time) -> Read<ReplyRef<'_>> {
+        for variant in self.variants() {
+            let Header::Variant(terms) = &variant.0.header.header else { continue };
+            let (arguments, reply) = variant.arguments_and_reply(terms);
+            if terms.scope(arguments) == scope && terms.allow(now) {
+                terms.note_use();
+                return if reply.is_empty() { Read::TooLarge } else { Read::Hit(ReplyRef { bytes: reply, variant }) };
+            }
         }
+        Read::Miss
     }
 
     /// Whether none of it can ever be served again. (A lapsed lease can be revived.)
@@ -120,11 +129,31 @@ impl Entry {
 
     /// The reply of a variant; empty if it was too large.
     #[inline]
-    fn reply(&self) -> &[u8] {
+    pub(crate) fn reply(&self) -> &[u8] {
         match &self.0.header.header {
-            Header::Variant(terms) => &self.0.slice[usize::from(terms.key_len)..],
+            Header::Variant(terms) => self.arguments_and_reply(terms).1,
             Header::Several(_) => &[],
         }
+    }
+
+    /// Which read a variant answers.
+    pub(crate) fn scope(&self) -> Option<Scope<'_>> {
+        let terms = self.terms()?;
+        Some(terms.scope(self.arguments_and_reply(terms).0))
+    }
+
+    #[inline]
+    fn arguments_and_reply(&self, terms: &Terms) -> (&[u8], &[u8]) {
+        match &self.0.slice[usize::from(terms.key_len)..] {
+            [LONG_ARGUMENTS, low, high, rest @ ..] => rest.split_at(usize::from(u16::from_le_bytes([*low, *high]))),
+            [len, rest @ ..] => rest.split_at(usize::from(*len)),
+            [] => unreachable!("every variant says how long its arguments are"),
+        }
+    }
+
+    /// Whether anybody was served any of it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.variants().iter().filter_map(Entry::terms).any(Terms::is_used)
     }
 
     /// The lengths of all the allocations it refers to.
@@ -138,7 +167,7 @@ impl Entry {
     }
 
     #[inline]
-    fn variants(&self) -> &[Entry] {
+    pub(crate) fn variants(&self) -> &[Entry] {
         match &self.0.header.header {
             Header::Variant(_) => slice::from_ref(self),
             Header::Several(variants) => variants,
@@ -146,22 +175,11 @@ impl Entry {
     }
 
     #[inline]
-    fn terms(&self) -> Option<&Terms> {
+    pub(crate) fn terms(&self) -> Option<&Terms> {
         match &self.0.header.header {
             Header::Variant(terms) => Some(terms),
             Header::Several(_) => None,
         }
-    }
-}
-
-impl Terms {
-    #[inline]
-    fn allow(&self, scope: Scope, now: Time) -> bool {
-        self.scope == scope && self.deadline > now && self.lease.is_live(now)
-    }
-
-    fn are_over(&self, now: Time) -> bool {
-        self.deadline <= now || self.lease.is_dead()
     }
 }
 

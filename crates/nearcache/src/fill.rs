@@ -4,14 +4,15 @@
 //! the store: fetch and invalidation of one key are in one order, for everybody. Lock order: a shard of this table, then
 //! the store's own locks; never the reverse, and never two shards. A hit takes none of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
 
 use crate::entry::Scope;
 use crate::hash::KeyHasher;
+use crate::history::{Change, History, LastChange};
 use crate::lease::Lease;
+use crate::query::Query;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 use crate::time::Time;
 
@@ -41,8 +42,7 @@ pub struct Waiters {
 /// A fetch in flight, of one variant of one key. There can be several of the same: one that is poisoned takes no followers,
 /// so the next lookup begins another.
 pub(crate) struct Fill {
-    key: Arc<[u8]>,
-    scope: Scope,
+    query: Query,
     hash: u64,
     id: u64,
     /// The last moment at which the answer can't be older than this: when it was sent, or else when the fetch began.
@@ -64,7 +64,7 @@ pub(crate) struct FillId {
 /// How a lookup can take part in a fetch.
 pub(crate) enum Joined {
     Leads {
-        key: Arc<[u8]>,
+        query: Query,
         id: FillId,
     },
     Follows,
@@ -92,6 +92,7 @@ struct Shard(Mutex<Fills>);
 #[derive(Default)]
 struct Fills {
     table: HashTable<Fill>,
+    history: History,
     next_id: u64,
 }
 
@@ -149,14 +150,14 @@ impl FillTable {
 
 impl LockedKey<'_> {
     /// Joins a fetch of this variant that can still answer for `now`, or begins one.
-    pub(crate) fn join(&mut self, scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Joined {
+    pub(crate) fn join(&mut self, scope: Scope<'_>, now: Time, waiter: impl FnOnce() -> Waiter) -> Joined {
         let max_staleness = self.table.limits.max_staleness;
         let key = self.key;
         let followed = self
             .fills
             .table
             .iter_hash_mut(self.hash)
-            .find(|fill| *fill.key == *key && fill.scope == scope && fill.takes_followers(now, max_staleness));
+            .find(|fill| fill.query.is(key, scope) && fill.takes_followers(now, max_staleness));
         match followed {
             Some(fill) if fill.waiters.len() >= self.table.limits.max_waiters => Joined::Busy,
             Some(fill) => {
@@ -167,17 +168,16 @@ impl LockedKey<'_> {
         }
     }
 
-    fn lead(&mut self, scope: Scope, now: Time, waiter: impl FnOnce() -> Waiter) -> Joined {
+    fn lead(&mut self, scope: Scope<'_>, now: Time, waiter: impl FnOnce() -> Waiter) -> Joined {
         if self.table.in_flight.fetch_add(1, Ordering::Relaxed) >= self.table.limits.max_fills {
             self.table.in_flight.fetch_sub(1, Ordering::Relaxed);
             return Joined::Busy;
         }
         let id = self.fills.next_id;
         self.fills.next_id += 1;
-        let key: Arc<[u8]> = self.key.into();
+        let query = Query::new(self.key, scope);
         let fill = Fill {
-            key: key.clone(),
-            scope,
+            query: query.clone(),
             hash: self.hash,
             id,
             asked_at: now,
@@ -186,15 +186,35 @@ impl LockedKey<'_> {
             waiters: Waiters { leader: Some(waiter()), followers: Vec::new() },
         };
         self.fills.table.insert_unique(self.hash, fill, |fill| fill.hash);
-        Joined::Leads { key, id: FillId { hash: self.hash, id } }
+        Joined::Leads { query, id: FillId { hash: self.hash, id } }
     }
 
-    /// Forbids every fetch of the key to store its answer, or to take another follower.
-    pub(crate) fn poison(&mut self) {
-        let key = self.key;
-        for fill in self.fills.table.iter_hash_mut(self.hash).filter(|fill| *fill.key == *key) {
-            fill.is_poisoned = true;
+    /// Forbids every fetch of the key to store its answer, or to take another follower. True if there was one that might.
+    pub(crate) fn poison(&mut self) -> bool {
+        let (key, mut any) = (self.key, false);
+        for fill in self.fills.table.iter_hash_mut(self.hash).filter(|fill| fill.query.key() == key) {
+            any |= !std::mem::replace(&mut fill.is_poisoned, true);
         }
+        any
+    }
+
+    /// Fetches of the key in flight.
+    pub(crate) fn count(&self) -> usize {
+        self.fills.table.iter_hash(self.hash).filter(|fill| fill.query.key() == self.key).count()
+    }
+
+    /// Remembers that the key has changed; `was_useful`: somebody was served what was kept of it.
+    pub(crate) fn note_change(&mut self, change: Change, was_useful: bool, now: Time) {
+        self.fills.history.note(self.hash, change, was_useful, now);
+    }
+
+    /// Whether the key has changed so often that this read passes by.
+    pub(crate) fn passes_by(&mut self) -> bool {
+        self.fills.history.passes_by(self.hash)
+    }
+
+    pub(crate) fn last_change(&mut self) -> Option<LastChange> {
+        self.fills.history.last_change(self.hash)
     }
 
     pub(crate) fn find(&self, fill: &FillId) -> Option<&Fill> {

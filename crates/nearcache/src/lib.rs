@@ -13,18 +13,24 @@
 
 mod cache;
 mod entry;
+mod explain;
 mod fill;
 mod hash;
+mod history;
 mod lease;
+mod query;
 mod sizing;
 mod store;
 mod sync;
+mod terms;
 mod ticket;
 mod time;
 
 pub use cache::{Bypass, Lookup, NearCache, Settings, Stats};
 pub use entry::{CachedReply, Read, ReplyRef, Scope};
+pub use explain::{Explanation, KeptReply, LeaseState};
 pub use fill::{Waiter, Waiters};
+pub use history::{Change, LastChange};
 pub use lease::{Lease, LeaseOwner, Renewal};
 pub use sizing::SizeError;
 pub use ticket::{Answer, FillTicket, Ttl};

@@ -54,7 +54,7 @@ impl Store {
     }
 
     /// The entry of a key, without noting that it was used.
-    fn peek(&self, key: &[u8]) -> Option<Entry> {
+    pub(crate) fn peek(&self, key: &[u8]) -> Option<Entry> {
         let probe = Probe::new(key, Entry::clone);
         self.table.contains_key(&probe);
         probe.outcome()
@@ -90,6 +90,11 @@ impl Store {
         self.table.iter().filter(|(seen, ())| seen.0.is_over(now) && self.remove_if_over(seen.0.key(), now)).count()
     }
 
+    /// Shows `visit` every entry.
+    pub(crate) fn each(&self, mut visit: impl FnMut(&Entry)) {
+        self.table.iter().for_each(|(seen, ())| visit(&seen.0));
+    }
+
     /// What a key has may have been replaced since it was looked at: it is judged again under the lock that removes it.
     fn remove_if_over(&self, key: &[u8], now: Time) -> bool {
         let is_over = Cell::new(false);
@@ -123,5 +128,10 @@ impl Store {
 impl Evicted {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether anybody was served any of it.
+    pub(crate) fn is_used(&self) -> bool {
+        self.0.iter().any(|key| key.0.is_used())
     }
 }

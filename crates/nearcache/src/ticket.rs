@@ -9,6 +9,7 @@ use crate::cache::NearCache;
 use crate::entry::Scope;
 use crate::fill::{FillId, Waiters};
 use crate::lease::Lease;
+use crate::query::Query;
 use crate::time::Time;
 
 /// The right, and the duty, to fetch one reply.
@@ -19,8 +20,7 @@ use crate::time::Time;
 #[must_use = "those who wait for it get no answer otherwise"]
 pub struct FillTicket {
     pub(crate) cache: Arc<NearCache>,
-    pub(crate) key: Arc<[u8]>,
-    pub(crate) scope: Scope,
+    pub(crate) query: Query,
     pub(crate) fill: FillId,
     pub(crate) is_open: bool,
 }
@@ -65,12 +65,12 @@ pub enum Ttl {
 impl FillTicket {
     /// The key to fetch.
     pub fn key(&self) -> &[u8] {
-        &self.key
+        self.query.key()
     }
 
     /// For whom, from where, and by which command.
-    pub fn scope(&self) -> Scope {
-        self.scope
+    pub fn scope(&self) -> Scope<'_> {
+        self.query.scope()
     }
 
     /// Its bytes are about to be written, at `at`, on the connection that owns `lease`. Called again when the fetch is

@@ -40,12 +40,12 @@ fn the_longest_key_is_kept_and_one_beyond_it_goes_past_the_cache() {
     let key = vec![b'k'; (1 << 16) - 1];
     fetch(&cache, &owner.lease(), &key, GET, keep(b"+v\r\n"), START);
     assert_eq!(lookup(&cache, &key, START).name(), "hit");
-    cache.wrote(&key);
+    cache.wrote(&key, START);
     assert_eq!(lookup(&cache, &key, START).name(), "lead");
     let key = vec![b'k'; 1 << 16];
     assert_eq!(lookup(&cache, &key, START).name(), "too large");
-    cache.wrote(&key);
-    cache.invalidate(&key);
+    cache.wrote(&key, START);
+    cache.invalidate(&key, START);
 }
 
 #[test]

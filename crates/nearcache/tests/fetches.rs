@@ -105,7 +105,7 @@ fn a_dropped_ticket_leaves_the_other_fetches_of_its_key() {
     let cache = cache();
     let owner = live_lease(&cache);
     let poisoned = lookup(&cache, b"k", START).lead();
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     let mut second = lookup(&cache, b"k", START).lead();
     drop(poisoned);
     assert_eq!(lookup(&cache, b"k", START).name(), "follow");

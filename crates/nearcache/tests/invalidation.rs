@@ -11,7 +11,7 @@ fn an_invalidation_drops_the_entry() {
     let owner = live_lease(&cache);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
     fetch(&cache, &owner.lease(), b"other", GET, keep(b"+v\r\n"), START);
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     assert_eq!(lookup(&cache, b"k", START).name(), "lead");
     assert_eq!(lookup(&cache, b"other", START).name(), "hit");
     assert_eq!(cache.stats().removed, 1);
@@ -23,7 +23,7 @@ fn an_invalidation_that_comes_before_the_answer_is_stored_keeps_it_out() {
     let owner = live_lease(&cache);
     let mut ticket = lookup(&cache, b"k", START).lead();
     ticket.sent(&owner.lease(), START);
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     assert_eq!(ticket.complete(keep(b"+old\r\n"), START).len(), 1);
     assert_eq!(cache.entries(), 0);
     assert_eq!(cache.stats().refused, 1);
@@ -35,7 +35,7 @@ fn an_invalidation_poisons_only_fetches_of_its_own_key() {
     let owner = live_lease(&cache);
     let mut ticket = lookup(&cache, b"k", START).lead();
     ticket.sent(&owner.lease(), START);
-    cache.invalidate(b"other");
+    cache.invalidate(b"other", START);
     let _ = ticket.complete(keep(b"+v\r\n"), START);
     assert_eq!(lookup(&cache, b"k", START).name(), "hit");
 }
@@ -51,7 +51,7 @@ fn an_invalidation_drops_the_key_in_every_database_for_every_user_and_command() 
     for scope in scopes {
         assert_eq!(cache.lookup(b"k", scope, START, || waiter(0)).name(), "hit");
     }
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     for scope in scopes {
         assert_eq!(cache.lookup(b"k", scope, START, || waiter(0)).name(), "lead");
     }
@@ -66,7 +66,7 @@ fn an_invalidation_poisons_the_fetches_of_every_database_user_and_command() {
         ticket.sent(&owner.lease(), START);
         ticket
     });
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     for ticket in tickets {
         let _ = ticket.complete(keep(b"+old\r\n"), START);
     }
@@ -78,7 +78,7 @@ fn a_read_after_an_acknowledged_write_never_gets_the_value_before_it() {
     let cache = cache();
     let owner = live_lease(&cache);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+old\r\n"), START);
-    cache.wrote(b"k");
+    cache.wrote(b"k", START);
     assert_eq!(lookup(&cache, b"k", START).name(), "lead");
 }
 
@@ -88,7 +88,7 @@ fn a_read_after_an_acknowledged_write_does_not_join_a_fetch_that_began_before_it
     let owner = live_lease(&cache);
     let mut before = cache.lookup(b"k", GET, START, || waiter(1)).lead();
     before.sent(&owner.lease(), START);
-    cache.wrote(b"k");
+    cache.wrote(b"k", START);
 
     let mut after = cache.lookup(b"k", GET, START, || waiter(2)).lead();
     after.sent(&owner.lease(), START);
@@ -108,7 +108,7 @@ fn a_poisoned_fetch_that_ends_last_does_not_displace_the_newer_answer() {
     let owner = live_lease(&cache);
     let mut before = lookup(&cache, b"k", START).lead();
     before.sent(&owner.lease(), START);
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+new\r\n"), START);
     let _ = before.complete(keep(b"+old\r\n"), START);
     assert_eq!(&lookup(&cache, b"k", START).hit()[..], b"+new\r\n");
@@ -188,10 +188,10 @@ fn the_note_that_a_value_is_too_large_lives_and_dies_like_a_value() {
     assert_eq!(lookup(&cache, b"k", START).name(), "too large");
     assert_eq!(lookup(&cache, b"k", START + ms(500)).name(), "lead");
 
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     let mut ticket = lookup(&cache, b"k", START).lead();
     ticket.sent(&owner.lease(), START);
-    cache.wrote(b"k");
+    cache.wrote(b"k", START);
     let _ = ticket.complete(too_large, START);
     assert_eq!(lookup(&cache, b"k", START).name(), "lead");
 
@@ -206,7 +206,7 @@ fn a_hit_in_hand_outlives_the_entry() {
     let owner = live_lease(&cache);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
     let reply = lookup(&cache, b"k", START).hit();
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     drop(owner);
     drop(cache);
     assert_eq!(&reply[..], b"+v\r\n");

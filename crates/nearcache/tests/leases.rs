@@ -53,7 +53,7 @@ fn a_good_heartbeat_brings_back_what_a_lapsed_lease_hid() {
     fetch(&cache, &owner.lease(), b"changed", GET, keep(b"+v\r\n"), START);
     let late = START + ms(5000);
     assert_eq!(lookup(&cache, b"kept", late).name(), "lead");
-    cache.invalidate(b"changed");
+    cache.invalidate(b"changed", START);
     assert_eq!(owner.renew(late, late + ms(1)), Renewal::Revived);
     assert_eq!(lookup(&cache, b"kept", late + ms(1)).name(), "hit");
     assert_eq!(lookup(&cache, b"changed", late + ms(1)).name(), "lead");
@@ -216,7 +216,7 @@ fn a_lease_tells_whether_there_is_anything_to_keep_alive() {
     assert!(!owner.has_filled());
     let mut ticket = lookup(&cache, b"k", START).lead();
     ticket.sent(&owner.lease(), START);
-    cache.invalidate(b"k");
+    cache.invalidate(b"k", START);
     let _ = ticket.complete(keep(b"+v\r\n"), START);
     assert!(!owner.has_filled());
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);

@@ -28,7 +28,7 @@ fn a_read_that_misses_makes_nothing_of_it_and_begins_no_fetch() {
     miss(b"k", IN_DB_1, START);
     miss(b"k", GET, START + ms(300));
     miss(&[b'k'; 1 << 16], GET, START);
-    cache.wrote(b"k");
+    cache.wrote(b"k", START);
     miss(b"k", GET, START);
     assert_eq!(cache.fills(), 0);
 }
@@ -75,7 +75,7 @@ fn a_shared_reply_outlives_its_entry() {
     let owner = live_lease(&cache);
     fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
     let Read::Hit(reply) = cache.read(b"k", GET, START, |reply| reply.share()) else { panic!("it was just stored") };
-    cache.wrote(b"k");
+    cache.wrote(b"k", START);
     drop(cache);
     assert_eq!(&reply[..], b"+v\r\n");
 }

@@ -3,7 +3,7 @@
 mod fixture;
 
 use fixture::*;
-use nearside_nearcache::Scope;
+use nearside_nearcache::{Read, Scope};
 use proptest::prelude::*;
 
 #[test]
@@ -28,6 +28,45 @@ fn each_variant_keeps_its_own_reply() {
         assert_eq!(&cache.lookup(b"k", scope, START, || waiter(0)).hit()[..], reply);
     }
     assert_eq!(cache.entries(), 1);
+}
+
+#[test]
+fn a_command_with_other_arguments_is_another_variant() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let (long, longer) = (vec![b'x'; 300], vec![b'x'; 301]);
+    let arguments: [&[u8]; 6] = [b"", b"a", b"ab", &long[..254], &long[..255], &long];
+    let with = |arguments| Scope { arguments, ..STRLEN };
+    for (number, arguments) in arguments.into_iter().enumerate() {
+        fetch(&cache, &owner.lease(), b"k", with(arguments), keep(format!(":{number}\r\n").as_bytes()), START);
+    }
+    for (number, arguments) in arguments.into_iter().enumerate() {
+        assert_eq!(read(&cache, b"k", with(arguments), START), Read::Hit(format!(":{number}\r\n").into_bytes()));
+    }
+    assert_eq!(read(&cache, b"k", with(&longer), START), Read::Miss);
+    assert_eq!((cache.entries(), cache.explain(b"k", START).replies.len()), (1, 6));
+    cache.invalidate(b"k", START);
+    assert!(cache.explain(b"k", START).replies.is_empty());
+}
+
+#[test]
+fn very_long_arguments_are_not_kept() {
+    let cache = cache();
+    let scope = |arguments| Scope { arguments, ..STRLEN };
+    let long = vec![b'x'; 4097];
+    assert_eq!(cache.lookup(b"k", scope(&long), START, || waiter(0)).name(), "too large");
+    assert_eq!(cache.lookup(b"k", scope(&long[1..]), START, || waiter(0)).name(), "lead");
+}
+
+#[test]
+fn fetches_with_other_arguments_are_not_followed() {
+    let cache = cache();
+    let of = |arguments| Scope { arguments, ..STRLEN };
+    let first = cache.lookup(b"k", of(b"1"), START, || waiter(1)).lead();
+    assert_eq!(cache.lookup(b"k", of(b"2"), START, || waiter(2)).name(), "lead");
+    assert_eq!(cache.lookup(b"k", of(b"1"), START, || waiter(3)).name(), "follow");
+    assert_eq!((first.key(), first.scope()), (&b"k"[..], of(b"1")));
+    assert_eq!(cache.lookup(b"k1", of(b""), START, || waiter(4)).name(), "lead", "key and arguments are kept apart");
 }
 
 #[test]
@@ -61,7 +100,7 @@ fn variants_that_are_over_are_left_behind_when_another_is_stored() {
     let (lost, owner) = (live_lease(&cache), live_lease(&cache));
     fetch(&cache, &owner.lease(), b"alone", GET, keep(&[b'v'; 1000]), START);
     let alone = cache.bytes();
-    cache.invalidate(b"alone");
+    cache.invalidate(b"alone", START);
 
     fetch(&cache, &owner.lease(), b"k", IN_DB_1, keep_for(&[b'v'; 2000], 100), START);
     fetch(&cache, &lost.lease(), b"k", BY_USER_1, keep(&[b'v'; 2000]), START);

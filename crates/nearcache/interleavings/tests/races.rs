@@ -45,7 +45,7 @@ fn explore_an_answer_against(ends: fn(&NearCache, LeaseOwner) -> Option<LeaseOwn
 #[test]
 fn an_answer_stored_during_a_write_is_gone_when_the_write_is_acknowledged() {
     explore_an_answer_against(|cache, owner| {
-        cache.wrote(KEY);
+        cache.wrote(KEY, NOW);
         Some(owner)
     });
 }
@@ -53,7 +53,7 @@ fn an_answer_stored_during_a_write_is_gone_when_the_write_is_acknowledged() {
 #[test]
 fn an_answer_stored_during_an_invalidation_is_gone_after_it() {
     explore_an_answer_against(|cache, owner| {
-        cache.invalidate(KEY);
+        cache.invalidate(KEY, NOW);
         Some(owner)
     });
 }

@@ -14,17 +14,17 @@ use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
 /// The number by which the near-cache knows this command's replies.
-const GET: u16 = 0;
+const GET: u8 = 0;
 
 /// Which of a key's cached replies are for this session.
 #[inline]
-pub(super) fn scope(state: &State) -> Scope {
-    Scope { user: state.user.id(), db: state.db, command: GET }
+pub(super) fn scope(state: &State) -> Scope<'static> {
+    Scope { user: state.user.id(), db: state.db, command: GET, arguments: b"" }
 }
 
 /// Serves one GET.
 #[inline]
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
     if !command.arity_ok(call.request.len()) {
@@ -71,7 +71,7 @@ fn answer(state: &mut State, reply: CachedReply) -> Flow {
 }
 
 /// Has the reply fetched from the node that serves the key, or waits for who fetches it already.
-fn miss(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, scope: Scope) -> Flow {
+fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, scope: Scope<'_>) -> Flow {
     let worker = session.worker();
     let key = call.request.arg(1);
     let node = worker.topology().owner(key).cloned();
@@ -111,12 +111,12 @@ pub(crate) fn shared_for_protocol(reply: &Bytes, protocol: Protocol) -> Bytes {
     }
 }
 
-fn upstream(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn upstream(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     forward::run(session, state, call, command, Shape::Plain)
 }
 
 /// A read that the near-cache cannot serve this time.
-fn bypass(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn bypass(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let flow = upstream(session, state, call, command);
     if flow != Flow::Wait {
         session.worker().metrics().bypasses.add(1);

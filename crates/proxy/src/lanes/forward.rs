@@ -600,19 +600,20 @@ impl ForwardLane {
         state.sent = state.sent.is_some().then(SentFrames::default);
         state.error.clear();
         drop(state);
+        let now = self.worker.now();
         for (index, waiting) in awaiting.iter().enumerate() {
             let Some(errand) = &waiting.errand else { continue };
             if torn && index == 0 {
                 errand.session.tear_off(errand.sequence, sent);
             } else {
                 // The outcome is unknown: the keys leave the cache as if they had been written.
-                waiting.effect.apply(&mut written, self.worker.cache());
+                waiting.effect.apply(&mut written, self.worker.cache(), now);
                 let line = if waiting.offset < taken { sent } else { unsent };
                 errand.session.deliver(errand.sequence, line, true);
             }
         }
         for errand in awaiting.iter().filter_map(|waiting| waiting.errand.as_ref()) {
-            errand.session.flush_delivered(self.worker.now());
+            errand.session.flush_delivered(now);
         }
         parked.iter().for_each(|session| session.resume());
     }

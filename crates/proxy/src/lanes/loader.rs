@@ -381,7 +381,7 @@ impl LoaderLane {
             }
             let whole = if partial.is_empty() { piece } else { &partial };
             match scanner.kind() {
-                Some(ReplyKind::Push) => self.pushed(whole)?,
+                Some(ReplyKind::Push) => self.pushed(whole, now)?,
                 kind => self.replied(whole, kind, now)?,
             }
         }
@@ -389,7 +389,7 @@ impl LoaderLane {
     }
 
     /// The upstream says that keys have changed.
-    fn pushed(&self, push: &[u8]) -> Result<(), LinkError> {
+    fn pushed(&self, push: &[u8], now: Time) -> Result<(), LinkError> {
         let push = frame::parse(push).map_err(|error| LinkError::Protocol(error.to_string()))?;
         let items = push.as_items().unwrap_or_default();
         if items.first().and_then(Value::as_bytes) != Some(b"invalidate") {
@@ -398,7 +398,7 @@ impl LoaderLane {
         match items.get(1).and_then(Value::as_items) {
             Some(keys) => {
                 self.worker.metrics().invalidations.add(keys.len() as u64);
-                keys.iter().filter_map(Value::as_bytes).for_each(|key| self.cache.invalidate(key));
+                keys.iter().filter_map(Value::as_bytes).for_each(|key| self.cache.invalidate(key, now));
             }
             None => {
                 // FLUSHALL, FLUSHDB, a full resync: everything that was fetched here.

@@ -483,7 +483,7 @@ impl PinnedLane {
                 continue;
             }
             // The outcome is unknown: the keys leave the cache as if they had been written.
-            waiting.effect.apply(&mut written, self.worker.cache());
+            waiting.effect.apply(&mut written, self.worker.cache(), self.worker.now());
             if let (Some(owner), Some(sequence)) = (&owner, waiting.sequence) {
                 owner.deliver(sequence, line, true);
             }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nearside_nearcache::NearCache;
+use nearside_nearcache::{NearCache, Time};
 
 /// What a command may change, decided when it is sent, carried out when its reply arrives (or can no longer arrive).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,12 +22,12 @@ pub(crate) enum Effect {
 }
 
 impl Effect {
-    /// What the command may have changed leaves the cache.
-    pub(super) fn apply(self, written: &mut WrittenKeys, cache: Option<&Arc<NearCache>>) {
+    /// What the command may have changed leaves the cache. `now`: about when that became known.
+    pub(super) fn apply(self, written: &mut WrittenKeys, cache: Option<&Arc<NearCache>>, now: Time) {
         let Some(cache) = cache else { return };
         match self {
             Effect::None => {}
-            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key)),
+            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key, now)),
             Effect::Everything => cache.flush(),
             Effect::EverythingAnd(count) => {
                 written.pop(count, |_| {});

@@ -73,7 +73,7 @@ impl ForwardLane {
             return Err(LinkError::Protocol("a reply that no command asked for".into()));
         };
         let effect = front.effect;
-        effect.apply(&mut state.written, self.worker.cache());
+        effect.apply(&mut state.written, self.worker.cache(), state.progress);
         state.begun = true;
         Ok(())
     }

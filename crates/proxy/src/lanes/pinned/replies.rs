@@ -123,7 +123,7 @@ impl PinnedLane {
             let begins = !std::mem::replace(&mut state.begun, !complete);
             let front = state.awaiting.front().expect("just looked");
             if begins {
-                front.effect.apply(&mut state.written, self.worker.cache());
+                front.effect.apply(&mut state.written, self.worker.cache(), now);
             }
             if front.is_guard && (state.refusal.is_some() || (begins && piece.starts_with(b"-"))) {
                 state.refusal.get_or_insert_default().extend_from_slice(piece);

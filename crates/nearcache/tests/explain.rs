@@ -1,0 +1,94 @@
+//! What the cache tells people of a key.
+
+mod fixture;
+
+use std::sync::Arc;
+
+use fixture::*;
+use nearside_nearcache::{Change, KeptReply, LeaseState, NearCache, Read, Time};
+
+fn replies(cache: &Arc<NearCache>, now: Time) -> Vec<KeptReply> {
+    cache.explain(b"k", now).replies
+}
+
+#[test]
+fn each_reply_tells_its_terms() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    fetch(&cache, &owner.lease(), b"k", GET, keep_for(b"+v\r\n", 5_000), START);
+    fetch(&cache, &owner.lease(), b"k", BY_USER_1, keep(&vec![b'v'; 100 << 10]), START + ms(300));
+    let later = START + ms(500);
+    let [first, second] = &replies(&cache, later)[..] else { panic!("there are two") };
+    assert_eq!((first.user, first.db, first.command, first.len), (0, 0, 0, Some(4)));
+    assert_eq!((second.user, second.len), (1, None), "too large to be kept");
+    assert!(first.fetched_at - START < ms(3) && ms(5_000) - first.life < ms(3) && first.deadline <= START + ms(5_000));
+    assert!(ms(60_000) - second.life < ms(6));
+    assert_eq!(first.lease, LeaseState::Live(START + MAX_STALENESS));
+    assert_eq!(cache.explain(b"other", later).replies.len(), 0);
+}
+
+#[test]
+fn leases_tell_their_state() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+    assert_eq!(replies(&cache, START + MAX_STALENESS)[0].lease, LeaseState::Lapsed);
+    drop(owner);
+    assert_eq!(replies(&cache, START)[0].lease, LeaseState::Dead);
+}
+
+#[test]
+fn uses_fetches_and_changes_are_told() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let ticket = lookup(&cache, b"k", START).lead();
+    assert_eq!(cache.explain(b"k", START).fetches, 1);
+    drop(ticket);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+    assert!(!replies(&cache, START)[0].is_used, "to be explained is no use");
+    assert_eq!(lookup(&cache, b"k", START).name(), "hit");
+    assert!(replies(&cache, START)[0].is_used);
+    cache.wrote(b"k", START + ms(7));
+    let last = cache.explain(b"k", START).last_change.map(|last| (last.change, last.at));
+    assert_eq!(last, Some((Change::Written, START + ms(7))));
+}
+
+#[test]
+fn what_was_served_since_the_last_time_is_shown_once() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    for key in [b"a", b"b", b"c"] {
+        fetch(&cache, &owner.lease(), key, GET, keep(b"+v\r\n"), START);
+    }
+    fetch(&cache, &owner.lease(), b"a", IN_DB_1, keep(b"+v\r\n"), START);
+    let recent = |most: usize| {
+        let mut seen = Vec::new();
+        cache.recently_used(|key, db| {
+            seen.push((key.to_vec(), db));
+            seen.len() < most
+        });
+        seen.sort();
+        seen
+    };
+    assert_eq!(recent(10), []);
+    assert_eq!(read(&cache, b"a", IN_DB_1, START), Read::Hit(b"+v\r\n".to_vec()));
+    assert_eq!(lookup(&cache, b"c", START).name(), "hit");
+    assert_eq!(recent(10), [(b"a".to_vec(), 1), (b"c".to_vec(), 0)]);
+    assert_eq!(recent(10), []);
+    for key in [b"a", b"b", b"c"] {
+        assert_eq!(lookup(&cache, key, START).name(), "hit");
+    }
+    assert_eq!((recent(1).len(), recent(10).len(), recent(10).len()), (1, 2, 0));
+}
+
+#[test]
+fn a_flush_drops_the_keys_that_match() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    for key in ["user:1", "user:2", "session:1"] {
+        fetch(&cache, &owner.lease(), key.as_bytes(), GET, keep(b"+v\r\n"), START);
+    }
+    assert_eq!(cache.flush_matching(|key| key.starts_with(b"user:"), START), 2);
+    let found = |key: &str| lookup(&cache, key.as_bytes(), START).name();
+    assert_eq!((found("user:1"), found("user:2"), found("session:1")), ("lead", "lead", "hit"));
+}
