@@ -14,7 +14,7 @@ use crate::session::replies::Shape;
 use crate::session::state::State;
 
 /// Runs one, of a session that has no connection of its own.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.blocks(&call.request) || !command.arity_ok(call.request.len()) {
         return forward::run(session, state, call, command, Shape::Plain);
     }
@@ -22,13 +22,13 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         return Flow::Wait; // commands of one session do not overtake each other on two connections
     }
     if matches!(&*command.name, "wait" | "waitaof") {
-        return wait::run(session, state, &call, command);
+        return wait::run(session, state, call, command);
     }
-    let place = match place::of(session, state, &call, command) {
+    let place = match place::of(session, state, call, command) {
         Ok(place) => place,
         Err(flow) => return flow,
     };
     pinned::pin(session, state, place);
     let sending = Sending { blocks: true, may_move: place.slot.is_some(), ..Sending::default() };
-    pinned::submit(session, state, &call, command, sending).into()
+    pinned::submit(session, state, call, command, sending).into()
 }

@@ -18,7 +18,7 @@ use crate::session::replies::Shape;
 use crate::session::state::State;
 
 /// Sends a command to the upstream: to all primaries, if it is a cluster.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, join: Join) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, join: Join) -> Flow {
     if join == Join::OneSucceeded && command.flags.contains(Flags::ALLOW_BUSY) {
         return kill_script::run(session, state, call, command);
     }
@@ -33,7 +33,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
             format!("ERR {name} concerns every node of the cluster, and how to join their answers is not known"),
         );
     }
-    if forward::overtakes_any(state, &call, command) || fan_out::is_full(state) || !place::may_go_on(session, state) {
+    if forward::overtakes_any(state, call, command) || fan_out::is_full(state) || !place::may_go_on(session, state) {
         return Flow::Wait;
     }
     let nodes = state.topology.nodes().len();
@@ -41,7 +41,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         return refuse(state, place::not_served(session));
     }
     let mut parts: Vec<Part<'_>> = (0..nodes)
-        .map(|node| Part { node, slot: None, frame: call.frame(), changes: changes(&call, command) })
+        .map(|node| Part { node, slot: None, frame: call.frame(), changes: changes(call, command) })
         .collect();
     if join == Join::Random {
         let mut frame = Vec::new();

@@ -16,11 +16,11 @@ use crate::topology::{Node, Slot};
 
 /// Sends the command on the session's forward lane to the node of its keys; its reply comes back as the upstream wrote it.
 #[inline]
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, shape: Shape) -> Flow {
-    if overtakes_any(state, &call, command) {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, shape: Shape) -> Flow {
+    if overtakes_any(state, call, command) {
         return Flow::Wait;
     }
-    let place = match place::of(session, state, &call, command) {
+    let place = match place::of(session, state, call, command) {
         Ok(place) => place,
         Err(flow) => return flow,
     };
@@ -43,7 +43,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
         if !caching {
             return Effect::None;
         }
-        effect(&call, command, |key| {
+        effect(call, command, |key| {
             written.push(key);
             order.wrote(sequence, key);
         })

@@ -20,7 +20,7 @@ use crate::session::state::State;
 use crate::shared::Shared;
 use crate::worker::Worker;
 
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     state.count_turn(session.worker(), session.worker().now()); // the section counts what came before in the same pipeline
     match Wanted::parse(call.request.args().skip(1)) {
         Wanted::Ours => {

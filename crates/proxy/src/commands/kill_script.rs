@@ -19,7 +19,7 @@ use crate::topology::Node;
 use crate::users::User;
 
 /// Sends it to all primaries; one script ended is success.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
         return forward::run(session, state, call, command, Shape::Plain);
     }

@@ -33,7 +33,7 @@ const MOST_UNDER_WAY: usize = 256;
 const MOST_BYTES: usize = 16 << 20;
 
 /// Serves one MGET.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
     let keys = || call.request.args().skip(1);
@@ -99,12 +99,12 @@ fn answer(state: &mut State, reply: Vec<u8>) {
     if state.replies.is_empty() { state.output.append(reply) } else { state.replies.queue(reply) }
 }
 
-fn upstream(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn upstream(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     forward::run(session, state, call, command, Shape::Plain)
 }
 
 /// A read that the near-cache cannot serve this time.
-fn bypass(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn bypass(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let keys = call.request.len() - 1;
     let flow = upstream(session, state, call, command);
     if flow != Flow::Wait {
@@ -114,7 +114,7 @@ fn bypass(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
 }
 
 /// Has the values fetched that the near-cache lacks.
-fn fetch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn fetch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let can_be_fetched = |key: &[u8]| {
         let node = worker.topology().owner(key).cloned();

@@ -102,7 +102,7 @@ pub(crate) enum Flow {
 
 /// Runs one command for `session`.
 #[inline]
-pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     let table = session.worker().table();
     let found = table.find(&call.request);
     state.last_command = found.number();
@@ -112,7 +112,7 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
         Found::UnknownCommand => return unknown::run(session, state, call),
     };
     if state.is_restricted
-        && let Some(flow) = pubsub::restricted(state, &call, command)
+        && let Some(flow) = pubsub::restricted(state, call, command)
     {
         return flow;
     }
@@ -124,7 +124,7 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
 
 /// Runs a command that the session may run, on the session's own connection if it has one.
 #[inline]
-fn proceed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn proceed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match state.own {
         Own::None => dispatch(session, state, call, command),
         _ => pinned::run(session, state, call, command),
@@ -132,7 +132,7 @@ fn proceed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &C
 }
 
 #[inline]
-fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn dispatch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match command.route {
         Route::Cached => get::run(session, state, call, command),
         Route::All(join) => every_node::run(session, state, call, command, join),
@@ -148,15 +148,15 @@ fn dispatch(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &
         }
         Route::Transaction => transaction::run(session, state, call, command),
         Route::Blocking | Route::BlockingIf => blocking::run(session, state, call, command),
-        Route::PubSub => pubsub::run(session, state, &call, command),
-        Route::Monitor => pubsub::monitor(session, state, &call, command),
+        Route::PubSub => pubsub::run(session, state, call, command),
+        Route::Monitor => pubsub::monitor(session, state, call, command),
         Route::Replication => refuse(state, format!("ERR {} is not for clients of a proxy", shown(command))),
         Route::Refused => guarded(session, state, call, command),
     }
 }
 
 /// Commands that would change the upstream under the proxy's feet: only if the operator allows them.
-fn guarded(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn guarded(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if is_allowed(session, command) {
         return forward::run(session, state, call, command, Shape::Plain);
     }

@@ -18,7 +18,7 @@ use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
 /// Runs one.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match &state.own {
         Own::Unplaced(_) => transaction::queue_unplaced(session, state, call, command),
         Own::Pinned(pinned) if pinned.multi.is_some() => transaction::queue(session, state, call, command),
@@ -35,7 +35,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
 }
 
 /// Commands of a session that watches keys, or tracks them.
-fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn beside(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if must_wait(state) {
         return Flow::Wait;
     }
@@ -47,7 +47,7 @@ fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Co
             if state.replies.open() > 0 {
                 return Flow::Wait;
             }
-            wait::run(session, state, &call, command)
+            wait::run(session, state, call, command)
         }
         Route::Blocking | Route::BlockingIf | Route::Cached | Route::Forward | Route::Split(_) => {
             keyed(session, state, call, command)
@@ -64,14 +64,14 @@ fn must_wait(state: &mut State) -> bool {
 }
 
 /// To the own connection if that leads to the node of its keys, or if any node would do.
-fn keyed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
-    let place = match place::of(session, state, &call, command) {
+fn keyed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    let place = match place::of(session, state, call, command) {
         Ok(place) => place,
         Err(flow) => return flow,
     };
     if is_here(state, place) {
         let blocks = command.blocks(&call.request);
-        return submit(session, state, &call, command, Sending { blocks, ..Sending::default() }).into();
+        return submit(session, state, call, command, Sending { blocks, ..Sending::default() }).into();
     }
     if !steps_beside(state) {
         return Flow::Wait;
@@ -79,7 +79,7 @@ fn keyed(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
     forward::run(session, state, call, command, Shape::Plain)
 }
 
-fn elsewhere(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn elsewhere(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !steps_beside(state) {
         return Flow::Wait;
     }

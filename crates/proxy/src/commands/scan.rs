@@ -44,7 +44,7 @@ pub(crate) struct Cursor {
 }
 
 /// Sends SCAN to the node that the cursor says.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     // One that the server refuses for its form goes anywhere.
     if !state.topology.is_cluster() || !command.arity_ok(call.request.len()) {
         return forward::run(session, state, call, command, Shape::Plain);

@@ -54,7 +54,7 @@ pub(super) fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
 }
 
 /// Of a session that has an upstream connection to itself, which moves with it and will be nobody else's.
-pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let db = if state.topology.is_cluster() { Err(NO_INTEGER) } else { parse_db(call.request.arg(1)) };
     let (Ok(db), true) = (db, command.arity_ok(call.request.len())) else {
         return super::session::run(session, state, call, command);
@@ -63,7 +63,7 @@ pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: 
         return Flow::Wait;
     }
     let sending = Sending { shape: Shape::Select(db), ..Sending::default() };
-    let outcome = pinned::submit(session, state, &call, command, sending);
+    let outcome = pinned::submit(session, state, call, command, sending);
     if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.is_spent = true;
         state.moving = true;

@@ -8,7 +8,7 @@ use crate::session::Session;
 use crate::session::state::State;
 
 /// Answers one.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
         return wrong_arity(state, command);
     }
@@ -26,7 +26,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
             Flow::Done
         }
         name => match name.split_once('|') {
-            Some(("client", subcommand)) => client::run(session, state, &call, command, subcommand),
+            Some(("client", subcommand)) => client::run(session, state, call, command, subcommand),
             _ => client::unknown_subcommand(state, request),
         },
     };

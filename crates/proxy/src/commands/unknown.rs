@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 128;
 /// What an HTTP request made by a web page begins with: Redis closes such a connection without a reply.
 const CROSS_PROTOCOL: [&[u8]; 2] = [b"POST", b"Host:"];
 
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     if CROSS_PROTOCOL.iter().any(|name| name.eq_ignore_ascii_case(call.request.arg(0))) {
         tracing::warn!("client {} speaks HTTP: closed, it may be a browser misled by a web page", session.id());
         return Flow::Close;
@@ -39,7 +39,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> F
     }
 }
 
-fn ask(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
+fn ask(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     let name = call.request.arg(0).to_vec();
     let unknown = Unknown { name: name.clone(), worker: session.worker().index(), session: session.id() };
     if name.len() > LONGEST_NAME || !name.iter().all(u8::is_ascii_graphic) {
@@ -54,7 +54,7 @@ fn ask(session: &Rc<Session>, state: &mut State, call: Call<'_>) -> Flow {
 
 /// The table still does not have it. The upstream gives its own error; should it take the command all the same, anything
 /// may have changed.
-fn send(session: &Rc<Session>, state: &mut State, call: Call<'_>, learned: Learned) -> Flow {
+fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, learned: Learned) -> Flow {
     let command = match learned {
         Learned::Absent => Command::absent(),
         Learned::Answered => Command::opaque(),

@@ -256,7 +256,7 @@ impl Session {
                 Ok(Taken::Request(length)) => {
                     let request = input.request(&bytes[done..done + length]);
                     let rest = &bytes[done + length..];
-                    let Some(ahead) = self.run_one(state, Call { request, owned: None, rest }) else { break };
+                    let Some(ahead) = self.run_one(state, &Call { request, owned: None, rest }) else { break };
                     done += length + ahead;
                     *budget -= 1;
                 }
@@ -280,7 +280,7 @@ impl Session {
                 Ok(Taken::Request(length)) => {
                     let frame = input.lend(length);
                     let request = input.request(frame.bytes());
-                    let ran = self.run_one(state, Call { request, owned: frame.shared(), rest: frame.rest() });
+                    let ran = self.run_one(state, &Call { request, owned: frame.shared(), rest: frame.rest() });
                     input.give_back(frame, ran.map_or(0, |ahead| length + ahead));
                     if ran.is_none() {
                         return;
@@ -296,7 +296,7 @@ impl Session {
 
     /// Runs one command; gives the length of those behind it that ran with it. `None`: it must wait, and be given again later.
     #[inline]
-    fn run_one(self: &Rc<Self>, state: &mut State, call: Call<'_>) -> Option<usize> {
+    fn run_one(self: &Rc<Self>, state: &mut State, call: &Call<'_>) -> Option<usize> {
         match commands::run(self, state, call) {
             Flow::Done => {
                 state.reply_mode.command_done();

@@ -84,8 +84,12 @@ impl Order {
     }
 
     fn forget_writes(&mut self, sequence: u64) {
-        while self.writes.front().is_some_and(|(first, _)| *first == sequence) {
-            self.writes.pop_front();
+        // They are in order, those of one command next to each other: nearly always it is the oldest that is answered.
+        if self.writes.front().is_some_and(|(first, _)| *first == sequence) {
+            while self.writes.front().is_some_and(|(first, _)| *first == sequence) {
+                self.writes.pop_front();
+            }
+            return;
         }
         let first = self.writes.partition_point(|(other, _)| *other < sequence);
         let end = self.writes.partition_point(|(other, _)| *other <= sequence);

@@ -24,7 +24,7 @@ const NO_INTEGER: &str = "ERR value is not an integer or out of range";
 
 /// Runs a subcommand. With the face turned off before a cluster, the proxy is no cluster; before a standalone server that
 /// says itself what it is.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match (session.worker().config().shows_cluster(), state.topology.is_cluster()) {
         (true, _) => answer(session, state, call, command),
         (false, true) => refuse(state, place::CLUSTER_DISABLED),
@@ -32,7 +32,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, comm
     }
 }
 
-fn answer(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn answer(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
         return wrong_arity(state, command);
     }
@@ -76,9 +76,9 @@ fn of_node(state: &mut State, ours: &str, name: &[u8], encode: impl FnOnce(&mut 
 }
 
 /// The node that serves the slot has its keys; it is asked once the arguments are known to be what Redis takes.
-fn keys_in_slot(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn keys_in_slot(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let number = |position| call.request.get(position).map(client::options::integer);
-    let is_valid = place::slot_argument(&call).is_some();
+    let is_valid = place::slot_argument(call).is_some();
     let wrong = match (number(2), number(3)) {
         (Some(None), _) | (_, Some(None)) => Some(NO_INTEGER),
         (_, None) => (!is_valid).then_some("ERR Invalid slot"),
@@ -96,7 +96,7 @@ fn keys_in_slot(session: &Rc<Session>, state: &mut State, call: Call<'_>, comman
 }
 
 /// Slots of several nodes would have to be put together, in an order that only the nodes know.
-fn slot_stats(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn slot_stats(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if state.topology.is_cluster() && state.topology.nodes().len() == 1 {
         return forward::run(session, state, call, command, Shape::Plain);
     }

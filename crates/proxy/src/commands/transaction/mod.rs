@@ -34,16 +34,16 @@ const UNPLACED_COMMANDS: usize = 1024;
 const UNPLACED_BYTES: usize = 1 << 20;
 
 /// Runs one, of a session that has no connection of its own.
-pub(super) fn run(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match &*command.name {
         "multi" if command.arity_ok(call.request.len()) => multi(session, state, call, command),
-        "watch" if command.arity_ok(call.request.len()) => watch(session, state, &call, command),
+        "watch" if command.arity_ok(call.request.len()) => watch(session, state, call, command),
         // Nothing is queued or watched: the server has words for that, and its connection stays as it is.
         _ => forward::run(session, state, call, command, Shape::Plain),
     }
 }
 
-fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn multi(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let is_cluster = state.topology.is_cluster();
     let node = if is_cluster { Ok(0) } else { place::primary(session, state) };
     let node = match node {
@@ -51,7 +51,7 @@ fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
         Err(flow) => return flow,
     };
     if !state.is_restricted
-        && let Some(flow) = block::run(session, state, &call)
+        && let Some(flow) = block::run(session, state, call)
     {
         return flow;
     }
@@ -64,7 +64,7 @@ fn multi(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Com
         return Flow::Wait; // commands of one session do not overtake each other on two connections
     }
     pinned::pin(session, state, Place { node, slot: None });
-    begin(session, state, &call, command)
+    begin(session, state, call, command)
 }
 
 /// MULTI on the own connection.
@@ -94,18 +94,18 @@ fn watch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Co
 }
 
 /// Runs one, of a session that watches keys (or tracks what it reads) and has not said MULTI.
-pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if &*command.name == "watch" {
-        match place::of(session, state, &call, command) {
+        match place::of(session, state, call, command) {
             Ok(place) if pinned::is_here(state, place) => {}
             Ok(_) => return refuse(state, CROSSSLOT),
             Err(flow) => return flow,
         }
     }
     if &*command.name == "multi" && command.arity_ok(call.request.len()) {
-        return begin(session, state, &call, command);
+        return begin(session, state, call, command);
     }
-    let outcome = pinned::submit(session, state, &call, command, Sending::default());
+    let outcome = pinned::submit(session, state, call, command, Sending::default());
     if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         match &*command.name {
             "unwatch" if command.arity_ok(call.request.len()) => pinned.watches = false,
@@ -117,19 +117,19 @@ pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: Call<'_>, c
 }
 
 /// A command between MULTI and EXEC.
-pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn queue(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match (command.route, &*command.name) {
-        (Route::Transaction, "exec") => exec(state, &call),
-        (Route::Transaction, "discard") if call.request.len() == 1 => discard(session, state, &call, command),
-        (Route::Transaction, "unwatch") => queue_keyed(session, state, &call, command),
-        (Route::Transaction, _) => pinned::submit(session, state, &call, command, Sending::default()).into(),
+        (Route::Transaction, "exec") => exec(state, call),
+        (Route::Transaction, "discard") if call.request.len() == 1 => discard(session, state, call, command),
+        (Route::Transaction, "unwatch") => queue_keyed(session, state, call, command),
+        (Route::Transaction, _) => pinned::submit(session, state, call, command, Sending::default()).into(),
         (Route::Session, "reset" | "quit") => session::run(session, state, call, command),
-        (Route::Session, "ping" | "echo") => queue_keyed(session, state, &call, command),
-        (Route::Session, "select") => queue_select(session, state, &call, command),
-        (Route::Session, "client|caching") => queue_keyed(session, state, &call, command),
+        (Route::Session, "ping" | "echo") => queue_keyed(session, state, call, command),
+        (Route::Session, "select") => queue_select(session, state, call, command),
+        (Route::Session, "client|caching") => queue_keyed(session, state, call, command),
         _ => match refusal(session, state, command) {
             Some(text) => doom(state, text),
-            None => queue_keyed(session, state, &call, command),
+            None => queue_keyed(session, state, call, command),
         },
     }
 }
@@ -270,7 +270,7 @@ pub(crate) fn complete(state: &mut State, reply: Vec<u8>) -> Vec<u8> {
 }
 
 /// A command between MULTI and EXEC, in a cluster, of a transaction that has no place yet.
-pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match (command.route, &*command.name) {
         (Route::Session, "reset" | "quit") => return session::run(session, state, call, command),
         (Route::Transaction, "discard") if call.request.len() == 1 => {
@@ -296,7 +296,7 @@ pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: Cal
     if let Some(text) = refusal(session, state, command) {
         return doom(state, text);
     }
-    match place::slot(&call, command) {
+    match place::slot(call, command) {
         Err(_) => doom(state, CROSSSLOT),
         Ok(None) => hold(session, state, call, command),
         Ok(slot) => settle(session, state, call, command, slot),
@@ -320,13 +320,13 @@ fn set_doomed(state: &mut State) {
 }
 
 /// Answers with QUEUED, and keeps the command until the place is known.
-fn hold(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command) -> Flow {
+fn hold(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let Own::Unplaced(unplaced) = &mut state.own else { unreachable!("it has no place") };
     let bytes: usize = unplaced.frames.iter().map(Vec::len).sum();
     if unplaced.frames.len() >= UNPLACED_COMMANDS || bytes + call.request.frame().len() > UNPLACED_BYTES {
         return settle(session, state, call, command, None);
     }
-    note_writes(&mut unplaced.writes, &call, command);
+    note_writes(&mut unplaced.writes, call, command);
     unplaced.frames.push(call.request.frame().to_vec());
     state.turn.own += 1;
     state.answer(|out, _| encode::simple(out, b"QUEUED"));
@@ -334,7 +334,7 @@ fn hold(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Comm
 }
 
 /// The place is known: what was queued here goes ahead, and the command behind it.
-fn settle(session: &Rc<Session>, state: &mut State, call: Call<'_>, command: &Command, slot: Option<Slot>) -> Flow {
+fn settle(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, slot: Option<Slot>) -> Flow {
     if state.replies.open() > 0 {
         return Flow::Wait; // commands of one session do not overtake each other on two connections
     }
