@@ -103,15 +103,26 @@ impl Entry {
     /// What it has for a read.
     #[inline]
     pub(crate) fn find(&self, scope: Scope<'_>, now: Time) -> Read<ReplyRef<'_>> {
-        for variant in self.variants() {
-            let Header::Variant(terms) = &variant.0.header.header else { continue };
-            let (arguments, reply) = variant.arguments_and_reply(terms);
-            if terms.scope(arguments) == scope && terms.allow(now) {
-                terms.note_use();
-                return if reply.is_empty() { Read::TooLarge } else { Read::Hit(ReplyRef { bytes: reply, variant }) };
-            }
+        match &self.0.header.header {
+            Header::Variant(terms) => self.serve(terms, scope, now),
+            Header::Several(variants) => Self::find_among(variants, scope, now),
         }
-        Read::Miss
+    }
+
+    #[inline]
+    fn serve(&self, terms: &Terms, scope: Scope<'_>, now: Time) -> Read<ReplyRef<'_>> {
+        let (arguments, bytes) = self.arguments_and_reply(terms);
+        if terms.scope(arguments) != scope || !terms.allow(now) {
+            return Read::Miss;
+        }
+        terms.note_use();
+        if bytes.is_empty() { Read::TooLarge } else { Read::Hit(ReplyRef { bytes, variant: self }) }
+    }
+
+    #[inline(never)]
+    fn find_among<'a>(variants: &'a [Entry], scope: Scope<'_>, now: Time) -> Read<ReplyRef<'a>> {
+        let mut found = variants.iter().filter_map(|variant| Some(variant.serve(variant.terms()?, scope, now)));
+        found.find(|read| !matches!(read, Read::Miss)).unwrap_or(Read::Miss)
     }
 
     /// Whether none of it can ever be served again. (A lapsed lease can be revived.)

@@ -4,6 +4,7 @@ mod commands;
 mod config;
 mod control;
 mod face;
+mod glob;
 mod lanes;
 mod logging;
 mod metrics;

@@ -71,8 +71,8 @@ fn near_cache(config: &Config) -> Result<Option<Arc<NearCache>>> {
     let Some(capacity) = config.cache_size else { return Ok(None) };
     let sizes = Settings {
         capacity,
-        max_item: config.max_item_size,
-        max_age: config.max_age,
+        max_item: config.cache_rules.largest_item(),
+        max_age: config.cache_rules.longest_age(),
         max_staleness: config.max_staleness,
         workers: config.workers,
         max_fills: MAX_FILLS,

@@ -11,6 +11,7 @@ use nearside_nearcache::{FillTicket, NearCache, Time};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
+use crate::commands::cached::Query;
 use crate::commands::client::pause::Pause;
 use crate::commands::table::Table;
 use crate::config::{Config, Servers, UpstreamAddress};
@@ -58,7 +59,7 @@ pub(crate) struct Fetched {
     /// Session and sequence number of those who wait.
     pub(crate) waiters: Vec<(u64, u64)>,
     /// What was read.
-    pub(crate) key: Bytes,
+    pub(crate) query: Query,
     /// The reply, in RESP3; `None`: there is none, the read goes upstream.
     pub(crate) reply: Option<Bytes>,
 }

@@ -257,7 +257,7 @@ impl Worker {
     pub(crate) fn fetched(&self, fetched: &Fetched) {
         for (id, sequence) in &fetched.waiters {
             if let Some(session) = self.session(*id) {
-                session.deliver_fetched(*sequence, fetched.reply.as_ref(), &fetched.key);
+                session.deliver_fetched(*sequence, fetched.reply.as_ref(), &fetched.query);
                 if session.first_touch() {
                     self.touched.borrow_mut().push(session);
                 }

@@ -9,6 +9,7 @@
 //! Sources of the rules: the RESP2 and RESP3 specifications, and where those are silent the behaviour of
 //! `redis-server` 7.0 (`networking.c`, `sds.c`), whose error texts a client may already match on.
 
+pub mod as_resp2;
 mod decimal;
 pub mod encode;
 mod error;

@@ -447,6 +447,15 @@ impl<'a> Request<'a> {
         self.spans.get(index).map(|span| &self.frame[span.start..span.end])
     }
 
+    /// The bytes of what follows argument `index`: bulk strings, each with its length, or nothing.
+    ///
+    /// # Panics
+    /// If there is no such argument.
+    #[inline]
+    pub fn behind(&self, index: usize) -> &'a [u8] {
+        &self.frame[self.spans[index].end + 2..]
+    }
+
     /// The arguments, the command's name first.
     #[inline]
     pub fn args(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + use<'a> {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::cached::Query;
 use super::place;
 use super::table::{Access, Command, Effect as Changes, Keys};
 use super::{Call, Flow, OVERLOAD, refuse};
@@ -138,10 +139,10 @@ pub(super) fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnM
 
 /// Sends a read of one key, for a reply that is already expected, by the newest topology: the fetch that it stands in for
 /// went by that too, and what the session sends later waits. The error: what to answer instead.
-pub(super) fn read(session: &Rc<Session>, state: &State, sequence: u64, name: &[u8], key: &[u8]) -> Result<(), String> {
-    let slot = session.worker().topology().is_cluster().then(|| Slot::of(key));
+pub(super) fn read(session: &Rc<Session>, state: &State, sequence: u64, query: &Query) -> Result<(), String> {
+    let slot = session.worker().topology().is_cluster().then(|| Slot::of(&query.key));
     let mut frame = Vec::new();
-    nearside_resp::encode::command(&mut frame, &[name, key]);
+    query.encode(&mut frame);
     read_as(session, state, sequence, slot, Frame::Borrowed(&frame))
 }
 

@@ -11,10 +11,12 @@ use std::rc::Rc;
 use nearside_nearcache::{Lookup, NearCache, Read, Time, Waiter};
 use nearside_resp::{Limits, Progress, Protocol, Request, RequestDecoder, encode};
 
+use super::cached::Query;
+use super::cached::reads::GET;
 use super::join::{self, How};
 use super::split::{self, Group};
 use super::table::{Command, Join};
-use super::{Call, Flow, fan_out, forward, get};
+use super::{Call, Flow, cached, fan_out, forward};
 use crate::output::SHARE_FROM;
 use crate::session::Session;
 use crate::session::gather::{self, Purpose};
@@ -45,7 +47,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     if !is_for_cache {
         return bypass(session, state, call, command);
     }
-    match cached(state, cache, &call.request) {
+    match look_up(state, cache, &call.request) {
         Cached::All(reply) => {
             state.turn.hits += keys().len() as u64;
             answer(state, reply);
@@ -66,8 +68,8 @@ enum Cached {
     NotWorthIt,
 }
 
-fn cached(state: &State, cache: &NearCache, request: &Request<'_>) -> Cached {
-    let (scope, now, protocol) = (get::scope(state), state.now, state.protocol);
+fn look_up(state: &State, cache: &NearCache, request: &Request<'_>) -> Cached {
+    let (scope, now, protocol) = (cached::scope_of_get(state), state.now, state.protocol);
     let mut reply = Vec::new();
     encode::array_header(&mut reply, request.len() - 1);
     let mut misses = 0;
@@ -75,7 +77,7 @@ fn cached(state: &State, cache: &NearCache, request: &Request<'_>) -> Cached {
         let found = cache.read(key, scope, now, |value| {
             let is_large = value.len() >= SHARE_FROM;
             if !is_large {
-                reply.extend_from_slice(get::for_protocol(&value, protocol));
+                reply.extend_from_slice(cached::value_for(&value, protocol));
             }
             is_large.then(|| value.share())
         });
@@ -117,7 +119,7 @@ fn bypass(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
 fn fetch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let can_be_fetched = |key: &[u8]| {
-        let node = worker.topology().owner(key).cloned();
+        let node = worker.topology().owner(key).cloned().filter(|_| worker.config().cache_rules.of(key).1.caches(GET));
         node.is_some_and(|node| worker.shared().loader_is_ready(&node, &state.user, state.db))
     };
     let is_busy = fan_out::is_full(state) || state.order.fetches_under_way() >= MOST_UNDER_WAY;
@@ -140,7 +142,7 @@ fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, ke
     let worker = session.worker();
     let Some(cache) = worker.cache() else { unreachable!("it was asked before") };
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence: number };
-    let scope = get::scope(state);
+    let scope = cached::scope_of_get(state);
     // Also of a key that is there: what follows must not overtake the whole command, should that be sent after all.
     state.order.fetches(sequence, key, state.now);
     let found = match cache.read(key, scope, state.now, |value| value.share()) {
@@ -164,7 +166,7 @@ fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, ke
 /// Reads a key past the near-cache, for a part of a reply.
 pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, number: u64, key: &[u8]) {
     session.worker().metrics().bypasses.add(1);
-    if let Err(reason) = forward::read(session, state, number, b"GET", key) {
+    if let Err(reason) = forward::read(session, state, number, &Query::get(key)) {
         let line = format!("-{reason}\r\n");
         gather::deliver(session, state, number, line.as_bytes(), true);
     }
@@ -172,9 +174,9 @@ pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, number: u6
 
 /// The reply, made of what GET has answered for each key. `None`: one of them is an error of which MGET may know nothing.
 pub(crate) fn complete(values: &[&[u8]], protocol: Protocol) -> Option<Vec<u8>> {
-    let nil = get::for_protocol(get::NIL_RESP3, protocol);
+    let nil = cached::value_for(cached::NIL_RESP3, protocol);
     // To MGET a key of another type is none.
-    let value = |value| if is_wrong_type(value) { nil } else { get::for_protocol(value, protocol) };
+    let value = |value| if is_wrong_type(value) { nil } else { cached::value_for(value, protocol) };
     let ordered: Vec<&[u8]> = values.iter().map(|bytes| value(bytes)).collect();
     if let Some(ours) = ordered.iter().find(|value| value.starts_with(b"-UPSTREAM ")) {
         return Some(ours.to_vec()); // another try would not end better

@@ -2,7 +2,7 @@
 //!
 //! | file | serves |
 //! |---|---|
-//! | `get` | GET: near-cache, else a fetch, else upstream |
+//! | `cached` | GET and other reads of one key: near-cache, else a fetch, else upstream |
 //! | `forward` | whatever goes upstream as it came; `place` says to which node |
 //! | `mget` | MGET: key by key from where GET gets its replies, or as a whole upstream |
 //! | `split` | before a cluster, MGET and its like: divided by slot |
@@ -23,13 +23,13 @@
 
 mod auth;
 mod blocking;
+pub(crate) mod cached;
 pub(crate) mod client;
 mod cluster_face;
 mod connection;
 mod every_node;
 mod fan_out;
 mod forward;
-pub(crate) mod get;
 mod hello;
 pub(crate) mod info;
 pub(crate) mod join;
@@ -101,7 +101,6 @@ pub(crate) enum Flow {
 }
 
 /// Runs one command for `session`.
-#[inline]
 pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     let table = session.worker().table();
     let found = table.find(&call.request);
@@ -123,18 +122,27 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
 }
 
 /// Runs a command that the session may run, on the session's own connection if it has one.
-#[inline]
+#[inline(always)] // with `route` a part of `run`: nearly every command goes straight through the three
 fn proceed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match state.own {
-        Own::None => dispatch(session, state, call, command),
+        Own::None => route(session, state, call, command),
         _ => pinned::run(session, state, call, command),
     }
 }
 
-#[inline]
+/// As [`route`], for commands that come another way.
+#[inline(never)]
 fn dispatch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    route(session, state, call, command)
+}
+
+#[inline(always)]
+fn route(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     match command.route {
-        Route::Cached => get::run(session, state, call, command),
+        Route::Cached => cached::run(session, state, call, command),
+        Route::Split(_) if command.cached.is_some() && call.request.len() == 2 => {
+            cached::run(session, state, call, command)
+        }
         Route::All(join) => every_node::run(session, state, call, command, join),
         Route::Split(Join::Values) => mget::run(session, state, call, command),
         Route::Walk => scan::run(session, state, call, command),

@@ -7,36 +7,48 @@ use toml::de::{DeTable, DeValue};
 
 use super::raw::{self, Given};
 use super::settings::{Setting, Takes};
-use super::{ConfigError, Origin};
+use super::{ConfigError, Origin, rules};
 
-/// The settings in a file's text and everything that is wrong with its keys, so that a check can name all at once.
-pub(super) fn parse(path: &Path, content: &str) -> (Vec<Given>, Vec<ConfigError>) {
+/// What a file says, and everything that is wrong with its keys, so that a check can name all at once.
+#[derive(Default)]
+pub(super) struct Said {
+    pub(super) given: Vec<Given>,
+    pub(super) rules: Vec<rules::Given>,
+    pub(super) errors: Vec<ConfigError>,
+}
+
+/// What a file's text says.
+pub(super) fn parse(path: &Path, content: &str) -> Said {
     let table = match DeTable::parse(content) {
         Ok(table) => table.into_inner(),
         Err(error) => {
             let line = error.span().map_or(1, |span| line_at(content, span.start));
             let reason = one_line(error.message());
-            return (Vec::new(), vec![ConfigError::Syntax { path: path.to_owned(), line, reason }]);
+            let error = ConfigError::Syntax { path: path.to_owned(), line, reason };
+            return Said { errors: vec![error], ..Said::default() };
         }
     };
     let file = File { path, content };
-    let (mut all, mut errors) = (Vec::new(), Vec::new());
+    let mut said = Said::default();
     for (key, value) in table {
         match Setting::named(key.get_ref()) {
             Some(setting) => match file.given(setting, &value) {
-                Ok(given) => all.extend(given),
-                Err(error) => errors.push(error),
+                Ok(given) => said.given.extend(given),
+                Err(error) => said.errors.push(error),
             },
-            None => {
-                let origin = file.origin(key.get_ref(), key.span().start);
-                errors.push(ConfigError::Unknown { origin, hint: hint(key.get_ref()) });
+            None if key.get_ref() == "cache" => {
+                let (rules, errors) = rules::parse(&file, &value);
+                said.rules = rules;
+                said.errors.extend(errors);
             }
+            None => said.errors.push(file.unknown(key.get_ref(), key.span().start, hint(key.get_ref()))),
         }
     }
-    (all, errors)
+    said
 }
 
-struct File<'a> {
+/// A file being read.
+pub(super) struct File<'a> {
     path: &'a Path,
     content: &'a str,
 }
@@ -64,6 +76,18 @@ impl File<'_> {
                 Err(Given { setting, text, origin }.refused(format_args!("expected {}", setting.allowed)))
             }
         }
+    }
+
+    /// The error that a value is not acceptable.
+    pub(super) fn refuse(&self, key: &str, value: &Spanned<DeValue<'_>>, reason: &str) -> ConfigError {
+        let origin = self.origin(key, value.span().start);
+        let value = format!("{:?}", one_line(&self.content[value.span()]));
+        ConfigError::Value { origin, value, reason: reason.to_owned() }
+    }
+
+    /// The error that there is no such key.
+    pub(super) fn unknown(&self, key: &str, at: usize, hint: String) -> ConfigError {
+        ConfigError::Unknown { origin: self.origin(key, at), hint }
     }
 
     fn origin(&self, key: &str, at: usize) -> Origin {

@@ -11,6 +11,7 @@ mod listen;
 mod machine;
 mod raw;
 mod resolve;
+mod rules;
 mod secret;
 pub(crate) mod settings;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use settings::Setting;
 
 pub(crate) use error::{ConfigError, Origin};
 pub(crate) use listen::{Listen, ListenAddress};
+pub(crate) use rules::{Rule, Rules};
 pub(crate) use secret::Secret;
 pub(crate) use upstream::{Credentials, Sentinels, Servers, Upstream, UpstreamAddress};
 
@@ -44,10 +46,8 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     /// Memory of the near-cache; `None`: nothing is cached.
     pub(crate) cache_size: Option<u64>,
-    /// Values larger than this are passed through, not cached.
-    pub(crate) max_item_size: usize,
-    /// How long an entry is served at most, also when its key never expires.
-    pub(crate) max_age: Duration,
+    /// What is cached of which keys, up to which size, and how long, also when the key never expires.
+    pub(crate) cache_rules: Rules,
     /// How old an answer may be when the upstream's invalidations stop arriving: the length of a lease.
     pub(crate) max_staleness: Duration,
     /// Client connections held at a time; one more is told so and closed.
@@ -168,26 +168,28 @@ pub(crate) fn load(
         RawAction::Run { config } => config,
     };
     let mut raw = RawSettings::defaults();
+    let mut rules = Vec::new();
     if let Some((path, origin)) = raw::config_file(config, &env) {
-        let (given, errors) = file::parse(&path, &read(&path, origin)?);
-        if let Some(error) = first(errors) {
+        let said = file::parse(&path, &read(&path, origin)?);
+        if let Some(error) = first(said.errors) {
             return Err(error);
         }
-        raw.override_with(given);
+        raw.override_with(said.given);
+        rules = said.rules;
     }
     raw.override_with(raw::environment(&env)?);
     raw.override_with(given);
-    let resolved = resolve::resolve(raw).map(Invocation::Run);
+    let resolved = resolve::resolve(raw, &rules).map(Invocation::Run);
     resolved.map_err(|errors| first(errors).expect("there is an error where there is no Config"))
 }
 
 /// The settings of the file alone, or everything that is wrong in it.
 fn check(path: &Path) -> Result<Box<Config>, Vec<ConfigError>> {
     let content = read(path, Origin::CommandLine("check".to_owned())).map_err(|error| vec![error])?;
-    let (given, mut errors) = file::parse(path, &content);
+    let file::Said { given, rules, mut errors } = file::parse(path, &content);
     let mut raw = RawSettings::defaults();
     raw.override_with(given);
-    match resolve::resolve(raw) {
+    match resolve::resolve(raw, &rules) {
         Ok(config) if errors.is_empty() => return Ok(config),
         Ok(_) => {}
         Err(more) => errors.extend(more),

@@ -9,7 +9,9 @@ use tracing_subscriber::filter::LevelFilter;
 use super::raw::{Given, RawSettings};
 use super::settings::{self, Setting};
 use super::upstream::{Upstream, UrlError};
-use super::{Config, ConfigError, Listen, ListenAddress, OutputLimits, Secret, SentinelFace, machine, units};
+use super::{
+    Config, ConfigError, Listen, ListenAddress, OutputLimits, Rules, Secret, SentinelFace, machine, rules, units,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -20,9 +22,11 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Parses every setting. The errors are at least one, in the order of the settings.
-pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>> {
+pub(super) fn resolve(raw: RawSettings, rules: &[rules::Given]) -> Result<Box<Config>, Vec<ConfigError>> {
     let mut resolver = Resolver { raw: &raw, errors: Vec::new() };
     let r = &mut resolver;
+    let max_item_size = r.value(&settings::MAX_ITEM_SIZE, |text| size(text, 1..=512 * MIB));
+    let max_age = r.time(&settings::MAX_AGE, 10 * MILLISECOND..=365 * DAY);
     let config = Box::new(Config {
         listen: r.listen(),
         upstream: r.value(&settings::UPSTREAM, |text| Ok(Upstream::parse(text)?)),
@@ -31,8 +35,7 @@ pub(super) fn resolve(raw: RawSettings) -> Result<Box<Config>, Vec<ConfigError>>
             text => Ok(number(text, 1..=256)?),
         }),
         cache_size: r.value(&settings::CACHE_SIZE, |text| unless_off(text, |text| size(text, MIB..))),
-        max_item_size: r.value(&settings::MAX_ITEM_SIZE, |text| size(text, 1..=512 * MIB)),
-        max_age: r.time(&settings::MAX_AGE, 10 * MILLISECOND..=365 * DAY),
+        cache_rules: Rules::new(rules, max_age, max_item_size),
         max_staleness: r.time(&settings::MAX_STALENESS, 10 * MILLISECOND..=HOUR),
         max_clients: r.value(&settings::MAX_CLIENTS, |text| number(text, 1..=1_000_000)),
         requirepass: r

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::settings::*;
 use super::*;
+use crate::commands::cached::reads;
 
 const NO_ENVIRONMENT: [(&str, &str); 0] = [];
 
@@ -69,8 +70,8 @@ fn without_any_setting_the_defaults_hold() {
     assert_eq!(config.upstream.credentials, None);
     assert!((1..=256).contains(&config.workers));
     assert_eq!(config.cache_size, Some(256 << 20));
-    assert_eq!(config.max_item_size, 1 << 20);
-    assert_eq!(config.max_age, Duration::from_secs(60));
+    assert_eq!(config.cache_rules.of(b"").1.max_item_size, 1 << 20);
+    assert_eq!(config.cache_rules.of(b"").1.max_age, Duration::from_secs(60));
     assert_eq!(config.max_staleness, Duration::from_secs(1));
     assert_eq!(config.max_clients, 10_000);
     assert_eq!(config.requirepass, None);
@@ -129,8 +130,8 @@ const ROWS: [Row; 29] = [
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
     (&CACHE_SIZE, "off", |c| format!("{:?}", c.cache_size), "None"),
-    (&MAX_ITEM_SIZE, "64KiB", |c| c.max_item_size.to_string(), "65536"),
-    (&MAX_AGE, "2m", |c| format!("{:?}", c.max_age), "120s"),
+    (&MAX_ITEM_SIZE, "64KiB", |c| c.cache_rules.of(b"").1.max_item_size.to_string(), "65536"),
+    (&MAX_AGE, "2m", |c| format!("{:?}", c.cache_rules.of(b"").1.max_age), "120s"),
     (&MAX_STALENESS, "10ms", |c| format!("{:?}", c.max_staleness), "10ms"),
     (&MAX_CLIENTS, "3", |c| c.max_clients.to_string(), "3"),
     (
@@ -180,12 +181,15 @@ fn a_flag_wins_over_a_variable_and_that_over_the_file() {
     let (_directory, path) = file("workers = 1\nmax-clients = 1\nmax-age = \"1s\"\nlisten = [\"a:1\", \"b:1\"]");
     let env = [("NEARSIDE_WORKERS", "2"), ("NEARSIDE_MAX_CLIENTS", "2"), ("NEARSIDE_CONFIG", &path)];
     let config = run(load_with(&["--workers", "3", "--listen", "c:1"], env));
-    assert_eq!((config.workers, config.max_clients, config.max_age), (3, 2, Duration::from_secs(1)));
+    assert_eq!(
+        (config.workers, config.max_clients, config.cache_rules.of(b"").1.max_age),
+        (3, 2, Duration::from_secs(1))
+    );
     assert_eq!(config.listen.len(), 1, "a list replaces a list");
 
     let (_directory, other) = file("max-age = \"2s\"");
     let config = run(load_with(&["--config", &other], env));
-    assert_eq!(config.max_age, Duration::from_secs(2), "--config wins over NEARSIDE_CONFIG");
+    assert_eq!(config.cache_rules.of(b"").1.max_age, Duration::from_secs(2), "--config wins over NEARSIDE_CONFIG");
 }
 
 #[test]
@@ -463,4 +467,64 @@ fn help_names_every_flag_and_its_default() {
 fn the_version_is_the_packages() {
     let Ok(Invocation::Print(version)) = load_with(&["--version"], NO_ENVIRONMENT) else { panic!("no version") };
     assert_eq!(version, format!("nearside {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn rules_say_what_is_cached_of_which_keys_the_first_that_matches_counts() {
+    let rules = "max-age = \"30s\"\n\
+        [[cache.rule]]\nmatch = \"session:*\"\ncache = false\n\
+        [[cache.rule]]\nmatch = [\"user:?\", \"group:*\"]\ncommands = [\"GET\", \"hgetall\"]\nmax-age = \"5m\"\n\
+        [[cache.rule]]\nmatch = \"*:7\"\nmax-item-size = \"2MiB\"\n";
+    let (_directory, path) = file(rules);
+    let config = from_flags(&["--config", &path]);
+    let rules = &config.cache_rules;
+    let [get, hgetall, llen] = ["get", "hgetall", "llen"].map(|name| reads::number(name).unwrap());
+    let told = |key: &str| {
+        let (number, rule) = rules.of(key.as_bytes());
+        let caches = [get, hgetall, llen].map(|command| rule.caches(command));
+        (number, caches, rule.max_age.as_secs(), rule.max_item_size)
+    };
+    assert_eq!(told("session:7"), (1, [false; 3], 30, 1 << 20));
+    assert_eq!(told("user:7"), (2, [true, true, false], 300, 1 << 20));
+    assert_eq!(told("group:"), (2, [true, true, false], 300, 1 << 20));
+    assert_eq!(told("user:77"), (0, [true; 3], 30, 1 << 20));
+    assert_eq!(told("x:7"), (3, [true; 3], 30, 2 << 20));
+    assert_eq!((rules.longest_age().as_secs(), rules.largest_item()), (300, 2 << 20));
+}
+
+#[test]
+fn a_bad_rule_is_told_with_its_line_and_what_is_allowed() {
+    let told = |text: &str| {
+        let (_directory, path) = file(text);
+        error(&["--config", &path]).replace(&path, "FILE")
+    };
+    for (text, expected) in [
+        ("cache = 3", "cache in FILE line 1: bad value \"3\": expected tables [[cache.rule]]"),
+        ("[cache]\nrules = []", "cache.rules in FILE line 2: bad value \"[]\": expected tables [[cache.rule]]"),
+        (
+            "[[cache.rule]]\nmatch = 3",
+            "cache.rule.match in FILE line 2: bad value \"3\": expected a pattern, or an array of them",
+        ),
+        (
+            "[[cache.rule]]\nmatch = \"a\"\n[[cache.rule]]\nmatch = \"b\"\nmax-age = \"5\"",
+            "cache.rule.max-age in FILE line 5: bad value \"\\\"5\\\"\": expected a time from 10ms to 365d such as \"5s\"",
+        ),
+        (
+            "[[cache.rule]]\nmatch = \"a\"\nmax-item-size = 0",
+            "cache.rule.max-item-size in FILE line 3: bad value \"0\": expected a size from 1B to 512MiB such as \"64KiB\"",
+        ),
+        (
+            "[[cache.rule]]\nmatch = \"a\"\ncache = \"off\"",
+            "cache.rule.cache in FILE line 3: bad value \"\\\"off\\\"\": expected true or false",
+        ),
+    ] {
+        assert_eq!(told(text), expected);
+    }
+    assert!(told("[[cache.rule]]\ncache = false").contains("expected match, the patterns"));
+    assert!(
+        told("[[cache.rule]]\nmatch = \"a\"\nttl = 3")
+            .contains("cache.rule.ttl in FILE line 3: no such setting; a rule has")
+    );
+    let unknown = told("[[cache.rule]]\nmatch = \"a\"\ncommands = [\"get\", \"ttl\"]");
+    assert!(unknown.contains("expected commands that can be cached, which \"ttl\" cannot: get, bitcount"), "{unknown}");
 }

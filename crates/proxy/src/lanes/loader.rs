@@ -22,7 +22,11 @@ use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connect::{self, ConnectError, Opened, Setup};
+use super::field_expiry;
 use super::link::{Backoff, LinkError};
+use crate::commands::cached::query::{self, Query};
+use crate::commands::cached::reads::{CachedRead, Fields};
+use crate::config::Rule;
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::Output;
@@ -43,15 +47,19 @@ const NO_RIGHT_PAUSE: Duration = Duration::from_secs(30);
 /// A lane of a user of a session's own ends when it has fetched nothing for this long. What it fetched is then as old, and
 /// for most settings of `max-age` no longer served.
 const LEFT_AFTER: Duration = Duration::from_secs(300);
+/// Bytes that a string's reply has beside the string.
+const FRAMING: usize = 32;
 /// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
 const FIRST_SOUND_VERSION: (u32, u32, u32) = (6, 2, 8);
 
 /// What a reply in flight belongs to, in the order in which the commands were written.
 enum Awaiting {
-    /// `GET` of a fetch.
+    /// The read that a fetch is for.
     Value(FillTicket),
     /// `PTTL` of a fetch, whose value has arrived.
     Ttl(FillTicket, Bytes),
+    /// `HPTTL` of a fetch, whose value and time to live have arrived.
+    FieldTtls(FillTicket, Bytes, Option<i64>),
     /// `PTTL` of a heartbeat.
     BeatKey,
     /// `HELLO` of a heartbeat sent at this time.
@@ -86,6 +94,8 @@ struct State {
     vouched: Option<Time>,
     /// The lease has run out, and that was counted.
     lapsed: bool,
+    /// Fields of a hash may expire by themselves.
+    has_field_expiry: bool,
     /// A key that was fetched on this connection.
     beat_key: Vec<u8>,
     /// The key of the heartbeat in hand could not be read.
@@ -135,10 +145,15 @@ impl LoaderLane {
         if state.beat_key.is_empty() {
             state.beat_key = ticket.key().to_vec();
         }
+        let (command, arguments) = (ticket.scope().command, ticket.scope().arguments);
+        let asks_fields = state.has_field_expiry && CachedRead::of(command).fields == Fields::Named;
         let out = state.output.tail();
-        encode::command(out, &[b"GET", ticket.key()]);
+        query::encode(out, ticket.key(), command, arguments);
         encode::command(out, &[b"PTTL", ticket.key()]);
-        self.count_commands(2);
+        if asks_fields {
+            field_expiry::ask(out, ticket.key(), query::arguments(arguments));
+        }
+        self.count_commands(2 + u64::from(asks_fields));
         if state.awaiting.is_empty() {
             state.progress = now;
         }
@@ -246,12 +261,13 @@ impl LoaderLane {
                 }
                 other => LinkError::Protocol(other.to_string()),
             })?;
-        self.examine(hello.as_ref())?;
+        let has_field_expiry = self.examine(hello.as_ref())?;
+        self.state.borrow_mut().has_field_expiry = has_field_expiry;
         Ok((socket, server))
     }
 
-    /// Is this a primary, of a version whose invalidations can be relied on?
-    fn examine(&self, hello: Option<&Value>) -> Result<(), LinkError> {
+    /// Is this a primary, of a version whose invalidations can be relied on? Gives whether fields of a hash expire there.
+    fn examine(&self, hello: Option<&Value>) -> Result<bool, LinkError> {
         let text = |field| hello.and_then(|hello| hello.field(field)).and_then(Value::as_bytes).unwrap_or_default();
         check_role(text(b"role"))?;
         let version = String::from_utf8_lossy(text(b"version")).into_owned();
@@ -260,8 +276,9 @@ impl LoaderLane {
                 "version {version} of the upstream can lose invalidations (6.2.8 and later do not)"
             )));
         }
+        let has_field_expiry = field_expiry::is_known_to(text(b"server"), parse_version(&version));
         self.worker.shared().upstream_version.store(version.into());
-        Ok(())
+        Ok(has_field_expiry)
     }
 
     /// Whether reads may be fetched here.
@@ -414,14 +431,15 @@ impl LoaderLane {
         let front = self.state.borrow_mut().awaiting.pop_front();
         match front {
             Some(Awaiting::Value(ticket)) => {
-                if !matches!(kind, Some(ReplyKind::Bulk | ReplyKind::Null | ReplyKind::Error | ReplyKind::BlobError)) {
-                    return Err(LinkError::Protocol("the answer to GET is none".into()));
-                }
                 let value = Bytes::copy_from_slice(reply);
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
+            Some(Awaiting::FieldTtls(ticket, value, ttl)) => {
+                let ttl = ttl.and_then(|ttl| field_expiry::earliest(ttl, reply));
+                self.fetched(ticket, &value, ttl, now);
+            }
             Some(Awaiting::Ttl(ticket, value)) => {
-                self.fetched(ticket, &value, integer(reply), now);
+                self.ttl_answered(ticket, &value, integer(reply), now);
                 if reply.starts_with(b"-NOPERM") && !value.starts_with(b"-") {
                     // Nothing that this user reads can be cached: to go on would ask twice for everything.
                     return Err(LinkError::NotCoherent("the user may not run PTTL".to_owned()));
@@ -481,29 +499,48 @@ impl LoaderLane {
         Ok(())
     }
 
-    /// Both halves of a fetch are there.
+    /// The value and the key's time to live are there. Of a hash the fields may have such times of their own.
+    fn ttl_answered(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
+        let mut state = self.state.borrow_mut();
+        let fields = if state.has_field_expiry { CachedRead::of(ticket.scope().command).fields } else { Fields::None };
+        let ttl = match fields {
+            // They were asked about together with the value.
+            Fields::Named => return state.awaiting.push_front(Awaiting::FieldTtls(ticket, value.clone(), ttl)),
+            Fields::None => ttl,
+            _ if tells_absence(value) => ttl,
+            Fields::InReply(step) if field_expiry::ask_all(state.output.tail(), ticket.key(), value, step) => {
+                state.awaiting.push_back(Awaiting::FieldTtls(ticket, value.clone(), ttl));
+                drop(state);
+                self.count_commands(1);
+                return self.wake();
+            }
+            Fields::InReply(_) | Fields::Unknown => None,
+        };
+        drop(state);
+        self.fetched(ticket, value, ttl, now);
+    }
+
+    /// All parts of a fetch are there; `ttl`: how long the value lives, if that is known, as PTTL tells it.
     fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
-        let key = Bytes::copy_from_slice(ticket.key());
+        let query = Query::of(&ticket);
         if self.is_redirected(value) {
             let waiters = ticket.complete(Answer::Discard, now);
-            return tell(&self.worker, waiters, key, None);
+            return tell(&self.worker, waiters, query, None);
         }
-        let answer = answer(value, ttl, self.longest_nil());
+        let rule = self.worker.config().cache_rules.of(&query.key).1;
+        let answer = answer(value, ttl, self.longest_absence(), rule);
         if ttl.is_some() {
-            self.state.borrow_mut().beat_key = key.to_vec();
+            self.state.borrow_mut().beat_key = query.key.to_vec();
         }
         let waiters = ticket.complete(answer, now);
-        tell(&self.worker, waiters, key, Some(value.clone()));
+        tell(&self.worker, waiters, query, Some(value.clone()));
     }
 
     /// How long the absence of a key may be remembered. In a cluster the key may be on its way to another node: then it is
     /// born there, and this one has nothing to invalidate.
-    fn longest_nil(&self) -> Ttl {
-        if !self.worker.shared().topology.load().is_cluster() {
-            return Ttl::Persistent;
-        }
-        let staleness = self.worker.config().max_staleness.as_millis();
-        Ttl::Millis(u64::try_from(staleness).unwrap_or(u64::MAX))
+    fn longest_absence(&self) -> Duration {
+        let is_cluster = self.worker.shared().topology.load().is_cluster();
+        if is_cluster { self.worker.config().max_staleness } else { Duration::MAX }
     }
 
     /// The connection ended. First of all nothing that came by it is served any more.
@@ -515,15 +552,15 @@ impl LoaderLane {
         self.worker.shared().doubt(&self.node);
         let now = clock::now();
         for awaiting in state.awaiting {
-            if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) = awaiting {
-                let key = Bytes::copy_from_slice(ticket.key());
+            if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) | Awaiting::FieldTtls(ticket, ..) = awaiting {
+                let query = Query::of(&ticket);
                 let waiters = ticket.complete(Answer::Discard, now);
                 // After silence the clients have waited long enough; else the read is tried on the forward lane.
                 let reply = matches!(error, LinkError::Silent(_)).then(|| {
                     let upstream = self.node.address();
                     Bytes::from(format!("-UPSTREAM {upstream}: {error}; the read may be repeated\r\n"))
                 });
-                tell(&self.worker, waiters, key, reply);
+                tell(&self.worker, waiters, query, reply);
             }
         }
         self.worker.flush_touched();
@@ -532,7 +569,7 @@ impl LoaderLane {
 
 /// Ends a fetch that cannot be made: whoever waits for it reads upstream.
 pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
-    let key = Bytes::copy_from_slice(ticket.key());
+    let query = Query::of(&ticket);
     let waiters = ticket.complete(Answer::Discard, clock::now());
     let mut waiters: Vec<_> = waiters.into_iter().collect();
     // Through the mailbox also on this worker: the session that asked is in the middle of its turn.
@@ -540,7 +577,7 @@ pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
         let here: Vec<_> =
             waiters.extract_if(.., |w| w.worker as usize == index).map(|w| (w.session, w.sequence)).collect();
         if !here.is_empty() {
-            let fetched = Fetched { waiters: here, key: key.clone(), reply: None };
+            let fetched = Fetched { waiters: here, query: query.clone(), reply: None };
             // Those who do not hear of it run into their deadline.
             let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
         }
@@ -548,7 +585,7 @@ pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
 }
 
 /// Gives an answer to all who wait for it, on whatever worker they live. Sessions of this one are flushed by the caller.
-fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, key: Bytes, reply: Option<Bytes>) {
+fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, query: Query, reply: Option<Bytes>) {
     let mut elsewhere: Vec<(usize, Vec<(u64, u64)>)> = Vec::new();
     let mut here = Vec::new();
     for waiter in waiters {
@@ -562,27 +599,38 @@ fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, key: Bytes, r
         }
     }
     for (index, waiters) in elsewhere {
-        let fetched = Fetched { waiters, key: key.clone(), reply: reply.clone() };
+        let fetched = Fetched { waiters, query: query.clone(), reply: reply.clone() };
         let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
     }
-    worker.fetched(&Fetched { waiters: here, key, reply });
+    worker.fetched(&Fetched { waiters: here, query, reply });
 }
 
-/// What may be stored of a value and its time to live; of a missing key for `nil` at most.
-fn answer(value: &[u8], ttl: Option<i64>, longest_nil: Ttl) -> Answer<'_> {
-    let nil = value == b"_\r\n";
-    let ttl = match (nil, ttl) {
-        (true, Some(-2)) => longest_nil,
-        (false, Some(-1)) => Ttl::Persistent,
-        (false, Some(millis @ 1..)) => Ttl::Millis(millis.unsigned_abs()),
+/// What may be stored of a reply and its key's time to live; of a missing key for `longest_absence` at most.
+fn answer<'a>(reply: &'a [u8], ttl: Option<i64>, longest_absence: Duration, rule: &Rule) -> Answer<'a> {
+    if reply.starts_with(b"-") {
+        return Answer::Discard;
+    }
+    let life = match ttl {
+        Some(-2) if tells_absence(reply) => longest_absence,
+        Some(-1) => Duration::MAX,
+        Some(millis @ 1..) => Duration::from_millis(millis.unsigned_abs()),
         // It is just expiring, or was changed between the two commands, or one of them failed.
         _ => return Answer::Discard,
     };
-    if value.first() == Some(&b'-') {
-        Answer::Discard
+    let millis = life.min(rule.max_age).as_millis();
+    let ttl = Ttl::Millis(u64::try_from(millis).unwrap_or(u64::MAX));
+    if reply.len() > rule.max_item_size.saturating_add(FRAMING) {
+        Answer::TooLarge { ttl }
     } else {
-        Answer::Store { reply: value, ttl } // or, if it is larger than max-item-size, a note of that
+        Answer::Store { reply, ttl }
     }
+}
+
+/// Whether this is what a key that does not exist is answered with: nothing, none, zero, or as many of these as were asked for.
+fn tells_absence(reply: &[u8]) -> bool {
+    let is_header = |line: &[u8]| matches!(line.first(), Some(b'*' | b'%' | b'~'));
+    let is_none = |line: &[u8]| matches!(line, b"_" | b":0" | b"$0" | b"" | b"+none") || is_header(line);
+    reply.split(|byte| *byte == b'\n').all(|line| is_none(line.strip_suffix(b"\r").unwrap_or(line)))
 }
 
 /// The number in an integer reply.
@@ -610,7 +658,7 @@ mod tests {
     use super::*;
 
     fn stores(value: &[u8], ttl: Option<i64>) -> bool {
-        matches!(answer(value, ttl, Ttl::Persistent), Answer::Store { .. })
+        matches!(answer(value, ttl, Duration::MAX, &Rule::default()), Answer::Store { .. })
     }
 
     #[test]
@@ -620,7 +668,9 @@ mod tests {
         assert!(stores(b"_\r\n", Some(-2)));
         assert!(!stores(b"$1\r\na\r\n", Some(0)));
         assert!(!stores(b"$1\r\na\r\n", Some(-2)), "expired in between");
-        assert!(!stores(b"_\r\n", Some(-1)), "created in between");
+        assert!(stores(b"_\r\n", Some(-1)), "a field that a hash does not have");
+        assert!(stores(b"*2\r\n_\r\n_\r\n", Some(-2)) && stores(b"%0\r\n", Some(-2)) && stores(b"+none\r\n", Some(-2)));
+        assert!(!stores(b"*2\r\n_\r\n$1\r\n0\r\n", Some(-2)) && !stores(b":1\r\n", Some(-2)));
         assert!(!stores(b"$1\r\na\r\n", None));
         assert!(!stores(b"-WRONGTYPE x\r\n", Some(-1)));
     }

@@ -3,13 +3,14 @@
 //! - `connect` opens one and brings it into the state its commands need (user, protocol version, db, tracking).
 //! - `forward` carries clients' bytes as they are. `written` and `forward/sent` are what it keeps of them until they are
 //!   answered; `forward/redirected` sends on what another node of a cluster has to answer.
-//! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations.
+//! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations; `field_expiry` is what it asks of hashes.
 //! - `pinned` is a session's own for a while.
 //! - `feed` tells one session what it has subscribed to.
 //! - `link` is what both share: is the upstream there, and how long until the next try.
 
 pub(crate) mod connect;
 pub(crate) mod feed;
+mod field_expiry;
 pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod loader;

@@ -13,9 +13,10 @@ use nearside_nearcache::{CachedReply, Time};
 
 use super::Session;
 use super::state::State;
+use crate::commands::cached::Query;
 use crate::commands::transaction::SentBlock;
 use crate::commands::wait::Waiting;
-use crate::commands::{get, join, mget};
+use crate::commands::{join, mget};
 use crate::net::clock;
 
 /// Parts are numbered from here on; a session does not live to run so many commands.
@@ -191,13 +192,13 @@ pub(super) fn deliver_fetched(
     state: &mut State,
     number: u64,
     reply: Option<&Bytes>,
-    key: &[u8],
+    query: &Query,
 ) {
     let Some(since) = state.gathers.since(number).filter(|_| state.gathers.is_open(number)) else { return };
-    let Some(reply) = reply else { return mget::read_upstream(session, state, number, key) };
+    let Some(reply) = reply else { return mget::read_upstream(session, state, number, &query.key) };
     let metrics = session.worker().metrics();
     metrics.served_fetch(clock::now(), since);
-    let reply = get::shared_for_protocol(reply, state.protocol);
+    let reply = query.reply_for(state.protocol, reply);
     put(session, state, number, reply.len(), Part::Shared(reply));
 }
 

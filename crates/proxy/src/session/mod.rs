@@ -36,6 +36,7 @@ use self::input::{Input, Taken};
 use self::registry::Client;
 use self::replies::{Shape, Source};
 use self::state::{Learned, LoggingIn, State};
+use crate::commands::cached::{self, Query};
 use crate::commands::client::tracking;
 use crate::commands::{self, Call, Flow, info, select, transaction};
 use crate::metrics::CutOff;
@@ -295,7 +296,7 @@ impl Session {
     }
 
     /// Runs one command; gives the length of those behind it that ran with it. `None`: it must wait, and be given again later.
-    #[inline]
+    #[inline(always)]
     fn run_one(self: &Rc<Self>, state: &mut State, call: &Call<'_>) -> Option<usize> {
         match commands::run(self, state, call) {
             Flow::Done => {
@@ -393,24 +394,19 @@ impl Session {
     }
 
     /// As [`Session::deliver`], for the answer of a fetch; `None`: it brought none, and the read goes upstream.
-    pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&Bytes>, key: &[u8]) {
+    pub(crate) fn deliver_fetched(self: &Rc<Self>, sequence: u64, reply: Option<&Bytes>, query: &Query) {
         let state = &mut *self.state.borrow_mut();
         if gather::is_part(sequence) && !state.closed {
-            return gather::deliver_fetched(self, state, sequence, reply, key);
+            return gather::deliver_fetched(self, state, sequence, reply, query);
         }
         if state.closed || !state.replies.is_open(sequence) {
             return; // answered with an error when its time was up
         }
         let Some(reply) = reply else {
-            return commands::get::read_upstream(self, state, sequence, key);
+            return cached::read_upstream(self, state, sequence, query);
         };
         self.worker.metrics().served_fetch(self.worker.now(), state.fetch_began(sequence));
-        state.replies.deliver_shared(
-            sequence,
-            commands::get::shared_for_protocol(reply, state.protocol),
-            &mut state.output,
-        );
-        state.order.fetch_answered(sequence);
+        cached::deliver(state, sequence, query, reply);
     }
 
     /// True the first time in a turn: the caller flushes each session once.

@@ -22,6 +22,8 @@ use std::sync::LazyLock;
 
 use nearside_resp::Request;
 
+use super::cached::reads;
+
 pub(crate) use self::flags::Flags;
 use self::index::NameIndex;
 pub(crate) use self::join::Join;
@@ -62,6 +64,8 @@ pub(crate) struct Command {
     pub(crate) effect: Effect,
     /// What the proxy does with it.
     pub(crate) route: Route,
+    /// Its number among the reads whose replies may be cached, if it is one.
+    pub(crate) cached: Option<u8>,
     keys: Box<[KeySpec]>,
     /// Positions in the table, if it is a container.
     subcommands: Box<[usize]>,
@@ -165,7 +169,7 @@ impl Table {
     }
 
     /// What the table knows of `request`, by its first argument, and its second if that is a subcommand.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, request: &Request<'_>) -> Found<'_> {
         let Some(position) = request.get(0).and_then(|name| self.names.find(name)) else {
             return Found::UnknownCommand;
@@ -198,7 +202,9 @@ impl Table {
 impl Command {
     fn new(name: Box<str>, arity: i16, flags: Flags, effect: Effect, route: Route, keys: Vec<KeySpec>) -> Self {
         let (keys, subcommands) = (keys.into(), Box::default());
-        Self { name, number: 0, arity, flags, effect, route, keys, subcommands }
+        let is_cached = matches!(route, Route::Cached | Route::Split(Join::Sum));
+        let cached = if is_cached { reads::number(&name) } else { None };
+        Self { name, number: 0, arity, flags, effect, route, cached, keys, subcommands }
     }
 
     /// Whether the server would take `argc` arguments, the name counted.

@@ -1,11 +1,19 @@
-//! GET: from the near-cache if it can be vouched for, else by a fetch that all who ask share, else upstream.
+//! Reads of one key: from the near-cache if it can be vouched for, else by a fetch that all who ask share, else upstream.
+//!
+//! A reply is fetched and kept in RESP3. A client of RESP2 gets it rewritten as a server would have sent it.
+
+mod from_value;
+pub(crate) mod query;
+pub(crate) mod reads;
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use nearside_nearcache::{CachedReply, Lookup, Read, ReplyRef, Scope, Waiter};
+use nearside_nearcache::{CachedReply, Lookup, NearCache, Read, ReplyRef, Scope, Waiter};
 use nearside_resp::Protocol;
 
+pub(crate) use self::query::Query;
+use self::reads::{CachedRead, GET};
 use super::table::Command;
 use super::{Call, Flow, forward};
 use crate::output::SHARE_FROM;
@@ -13,20 +21,27 @@ use crate::session::Session;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 
-/// The number by which the near-cache knows this command's replies.
-const GET: u8 = 0;
+pub(super) const NIL_RESP3: &[u8] = b"_\r\n";
+const NIL_RESP2: &[u8] = b"$-1\r\n";
 
-/// Which of a key's cached replies are for this session.
+/// Which of a key's cached replies to GET are for this session.
 #[inline]
-pub(super) fn scope(state: &State) -> Scope<'static> {
-    Scope { user: state.user.id(), db: state.db, command: GET, arguments: b"" }
+pub(super) fn scope_of_get(state: &State) -> Scope<'static> {
+    scope(state, GET, b"")
 }
 
-/// Serves one GET.
+#[inline]
+fn scope<'a>(state: &State, command: u8, arguments: &'a [u8]) -> Scope<'a> {
+    Scope { user: state.user.id(), db: state.db, command, arguments }
+}
+
+/// Serves one read.
 #[inline]
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
-    let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
+    let (Some(cache), Some(number)) = (worker.cache(), command.cached) else {
+        return upstream(session, state, call, command);
+    };
     if !command.arity_ok(call.request.len()) {
         return upstream(session, state, call, command);
     }
@@ -39,10 +54,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
         // while that write is still unknown to others.
         return bypass(session, state, call, command);
     }
-    let scope = scope(state);
-    match cache.read(key, scope, state.now, |reply| hit(state, &reply)) {
+    let scope = scope(state, number, call.request.behind(1));
+    match cache.read(key, scope, state.now, |reply| hit(state, scope, &reply)) {
         Read::Hit(None) => Flow::Done,
-        Read::Hit(Some(reply)) => answer(state, reply),
+        Read::Hit(Some(reply)) => answer(state, scope, reply),
         Read::TooLarge => bypass(session, state, call, command),
         Read::Miss => miss(session, state, call, command, scope),
     }
@@ -51,19 +66,20 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
 /// Answers from the near-cache, which is locked meanwhile; or takes the reply out, if it cannot be sent at once or takes
 /// long to copy.
 #[inline]
-fn hit(state: &mut State, reply: &ReplyRef<'_>) -> Option<CachedReply> {
+fn hit(state: &mut State, scope: Scope<'_>, reply: &ReplyRef<'_>) -> Option<CachedReply> {
     state.turn.hits += 1;
     if !state.replies.is_empty() || reply.len() >= SHARE_FROM {
         return Some(reply.share());
     }
-    state.answer(|out, protocol| out.extend_from_slice(for_protocol(reply, protocol)));
+    state.answer(|out, protocol| query::append(out, protocol, scope.command, scope.arguments, reply));
     None
 }
 
 /// Answers with a reply of the near-cache, behind those that are owed.
-fn answer(state: &mut State, reply: CachedReply) -> Flow {
-    if state.replies.is_empty() || &*reply == NIL_RESP3 {
-        state.answer(|out, protocol| out.extend_from_slice(for_protocol(&reply, protocol)));
+fn answer(state: &mut State, scope: Scope<'_>, reply: CachedReply) -> Flow {
+    let is_same = state.protocol == Protocol::Resp3 || CachedRead::of(scope.command).is_same(&reply);
+    if state.replies.is_empty() || !is_same {
+        state.answer(|out, protocol| query::append(out, protocol, scope.command, scope.arguments, &reply));
     } else if !state.reply_mode.is_silent() {
         state.replies.queue_cached(reply);
     }
@@ -73,16 +89,24 @@ fn answer(state: &mut State, reply: CachedReply) -> Flow {
 /// Has the reply fetched from the node that serves the key, or waits for who fetches it already.
 fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, scope: Scope<'_>) -> Flow {
     let worker = session.worker();
+    let Some(cache) = worker.cache() else { return bypass(session, state, call, command) };
+    if from_value::can_tell(scope.command) && told(state, cache, call, scope.command) {
+        return Flow::Done;
+    }
     let key = call.request.arg(1);
+    if !worker.config().cache_rules.of(key).1.caches(scope.command) {
+        return bypass(session, state, call, command);
+    }
     let node = worker.topology().owner(key).cloned();
-    let ready = node.filter(|node| worker.shared().loader_is_ready(node, &state.user, state.db));
-    let (Some(cache), Some(node)) = (worker.cache(), ready) else { return bypass(session, state, call, command) };
+    let Some(node) = node.filter(|node| worker.shared().loader_is_ready(node, &state.user, state.db)) else {
+        return bypass(session, state, call, command);
+    };
     let sequence = state.replies.next();
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence };
     match cache.lookup(key, scope, state.now, waiter) {
         Lookup::Hit(reply) => {
             state.turn.hits += 1;
-            return answer(state, reply);
+            return answer(state, scope, reply);
         }
         Lookup::Lead(ticket) => {
             expect_fetched(state, key);
@@ -94,21 +118,26 @@ fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Com
     Flow::Done
 }
 
-pub(super) const NIL_RESP3: &[u8] = b"_\r\n";
-const NIL_RESP2: &[u8] = b"$-1\r\n";
-
-/// A reply that was fetched in RESP3, as a client of `protocol` gets it.
-#[inline]
-pub(crate) fn for_protocol(reply: &[u8], protocol: Protocol) -> &[u8] {
-    if protocol == Protocol::Resp2 && reply == NIL_RESP3 { NIL_RESP2 } else { reply }
+/// Answers by the value that GET has left in the near-cache. Not for a user of the upstream's ACL, who may not have the right
+/// to ask what is asked here.
+fn told(state: &mut State, cache: &NearCache, call: &Call<'_>, command: u8) -> bool {
+    if !state.user.is_own() {
+        return false;
+    }
+    let mut out = Vec::new();
+    let tell = |value: ReplyRef<'_>| from_value::tell(&mut out, command, &call.request, &value);
+    let is_told = cache.read(call.request.arg(1), scope_of_get(state), state.now, tell) == Read::Hit(true);
+    if is_told {
+        state.turn.hits += 1;
+        state.answer(|to, _| to.extend_from_slice(&out));
+    }
+    is_told
 }
 
-/// As [`for_protocol`], without a copy.
-pub(crate) fn shared_for_protocol(reply: &Bytes, protocol: Protocol) -> Bytes {
-    match for_protocol(reply, protocol) {
-        NIL_RESP2 => Bytes::from_static(NIL_RESP2),
-        _ => reply.clone(),
-    }
+/// A reply of GET that was fetched in RESP3, as a client of `protocol` gets it.
+#[inline]
+pub(crate) fn value_for(reply: &[u8], protocol: Protocol) -> &[u8] {
+    if protocol == Protocol::Resp2 && reply == NIL_RESP3 { NIL_RESP2 } else { reply }
 }
 
 fn upstream(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
@@ -129,12 +158,19 @@ fn expect_fetched(state: &mut State, key: &[u8]) {
     state.order.fetches(sequence, key, state.now);
 }
 
+/// The fetch that the reply `sequence` waits for has brought it.
+pub(crate) fn deliver(state: &mut State, sequence: u64, query: &Query, reply: &Bytes) {
+    let reply = query.reply_for(state.protocol, reply);
+    state.replies.deliver_shared(sequence, reply, &mut state.output);
+    state.order.fetch_answered(sequence);
+}
+
 /// The fetch that the reply `sequence` waits for brought nothing: the read goes upstream, once. From here on it is one of
 /// the forward lane's commands, in order with those sent after it, and under that lane's deadline.
-pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, sequence: u64, key: &[u8]) {
+pub(crate) fn read_upstream(session: &Rc<Session>, state: &mut State, sequence: u64, query: &Query) {
     state.order.fetch_answered(sequence);
     session.worker().metrics().bypasses.add(1);
-    if let Err(reason) = forward::read(session, state, sequence, b"GET", key) {
+    if let Err(reason) = forward::read(session, state, sequence, query) {
         let line = format!("-{reason}\r\n");
         state.replies.deliver(sequence, line.as_bytes(), true, &mut state.output);
     }

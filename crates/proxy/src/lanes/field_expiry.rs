@@ -1,0 +1,83 @@
+//! Fields of a hash that expire by themselves: Redis 7.4 and later, Valkey 9.0 and later.
+//!
+//! The key's own time to live says nothing of theirs, and an invalidation comes only once the server has noticed. So what is
+//! kept of a hash there is kept no longer than the first of the fields it shows. <https://redis.io/docs/latest/commands/hpttl/>
+
+use nearside_resp::encode;
+use nearside_resp::frame::{self, Value};
+
+/// Fields of a hash that are asked about: the reply for one with more is not kept.
+const MOST_FIELDS: usize = 1024;
+
+/// Whether this server, as HELLO names it, knows such fields. Of one that nobody knows it is assumed.
+pub(super) fn is_known_to(server: &[u8], version: (u32, u32, u32)) -> bool {
+    match server {
+        b"redis" => version >= (7, 4, 0),
+        b"valkey" => version >= (9, 0, 0),
+        _ => true,
+    }
+}
+
+/// Appends the question how long these fields live.
+pub(super) fn ask<'a>(out: &mut Vec<u8>, key: &[u8], fields: impl Iterator<Item = &'a [u8]>) {
+    let fields: Vec<&[u8]> = fields.collect();
+    let count = fields.len().to_string();
+    let mut command: Vec<&[u8]> = vec![b"HPTTL", key, b"FIELDS", count.as_bytes()];
+    command.extend(fields);
+    encode::command(out, &command);
+}
+
+/// As [`ask`], of all fields that a reply names, which is one in `step` of its elements. False: there are none, or too many.
+pub(super) fn ask_all(out: &mut Vec<u8>, key: &[u8], reply: &[u8], step: usize) -> bool {
+    let Ok(reply) = frame::parse(reply) else { return false };
+    let fields: Vec<&[u8]> = match &reply {
+        Value::Map(pairs) => pairs.iter().filter_map(|(field, _)| field.as_bytes()).collect(),
+        other => other.as_items().unwrap_or_default().iter().step_by(step).filter_map(Value::as_bytes).collect(),
+    };
+    let asks = !fields.is_empty() && fields.len() <= MOST_FIELDS;
+    if asks {
+        ask(out, key, fields.into_iter());
+    }
+    asks
+}
+
+/// The earlier of a key's end and those that `reply` tells of its fields, each as PTTL tells it. `None`: it tells nothing.
+pub(super) fn earliest(ttl: i64, reply: &[u8]) -> Option<i64> {
+    let reply = frame::parse(reply).ok()?;
+    let mut earliest = ttl;
+    for field in reply.as_items()? {
+        match field.as_integer()? {
+            -2 | -1 => {} // there is no such field, or it stays
+            millis if earliest < 0 => earliest = millis,
+            millis => earliest = earliest.min(millis),
+        }
+    }
+    Some(earliest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_end_counts() {
+        assert_eq!(earliest(-1, b"*2\r\n:-1\r\n:-2\r\n"), Some(-1));
+        assert_eq!(earliest(-1, b"*3\r\n:-1\r\n:500\r\n:900\r\n"), Some(500));
+        assert_eq!(earliest(300, b"*1\r\n:500\r\n"), Some(300));
+        assert_eq!(earliest(300, b"*1\r\n:0\r\n"), Some(0));
+        assert_eq!(earliest(-2, b"*1\r\n:-2\r\n"), Some(-2));
+        assert_eq!(earliest(-1, b"-ERR unknown command\r\n"), None);
+    }
+
+    #[test]
+    fn the_fields_of_a_reply_are_asked_about() {
+        let asked = |reply: &[u8], step| {
+            let mut out = Vec::new();
+            ask_all(&mut out, b"k", reply, step).then_some(out)
+        };
+        let one = b"*5\r\n$5\r\nHPTTL\r\n$1\r\nk\r\n$6\r\nFIELDS\r\n$1\r\n1\r\n$1\r\nf\r\n".to_vec();
+        assert_eq!(asked(b"%1\r\n$1\r\nf\r\n$1\r\nv\r\n", 2), Some(one.clone()));
+        assert_eq!(asked(b"*1\r\n$1\r\nf\r\n", 1), Some(one));
+        assert_eq!(asked(b"%0\r\n", 2), None);
+    }
+}
