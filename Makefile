@@ -5,6 +5,7 @@ LISTEN ?= 127.0.0.1:6380
 ADMIN ?= 127.0.0.1:6390
 TARGET ?= request_decode
 SECONDS ?= 60
+SCENARIO ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_DIR := $(TARGET_DIR)/fuzz
@@ -17,7 +18,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust compatibility interleavings lint bench-quick bench-size bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings lint bench bench-quick bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,15 +84,16 @@ lint: ## formatting and clippy, no warning allowed
 	cargo clippy --locked --all-targets -p nearside-nearcache-interleavings -- -D warnings
 	cargo clippy --locked --all-targets -p nearside-resp-fuzz -- -D warnings
 
-bench-quick: ## CPU per command: Redis direct, a hit, forwarding; a minute or two on two quiet cores
+bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in half an hour; SCENARIO=name prints one
 	@.ci/need cargo cc redis-server
+	@benches/contestants/prepare
 	cargo build --release -p nearside -p nearside-benches
-	$(TARGET_DIR)/release/bench-quick
+	$(TARGET_DIR)/release/nearside-bench $(or $(SCENARIO),--write docs)
 
-bench-size: ## 1,000 busy connections, alone and among 10,000: latency, CPU per command, memory; a minute or two
+bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one server and a cluster; a minute or two on two quiet cores
 	@.ci/need cargo cc redis-server
 	cargo build --release -p nearside -p nearside-benches
-	$(TARGET_DIR)/release/bench-size
+	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
 
 bench-micro: ## nanoseconds of request decode and reply scan
 	@.ci/need cargo cc

@@ -1,6 +1,6 @@
 //! At size: ten thousand clients, a hundred thousand commands or keys at once, many databases, clients that do not read.
 //!
-//! Nothing here is about speed, which `make bench-size` measures.
+//! Nothing here is about speed, which `make bench SCENARIO=idle` measures.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};

@@ -40,6 +40,22 @@ pub fn allowed_cores() -> io::Result<Vec<usize>> {
     Ok((0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect())
 }
 
+/// The cores that are switched on, whether this thread may run on them or not, in order.
+pub fn online_cores() -> io::Result<Vec<usize>> {
+    parse_list(fs::read_to_string("/sys/devices/system/cpu/online")?.trim())
+}
+
+/// Numbers and ranges of numbers: `0-3,8`.
+fn parse_list(text: &str) -> io::Result<Vec<usize>> {
+    let number = |text: &str| text.parse::<usize>().map_err(io::Error::other);
+    let mut cores = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        cores.extend(number(first)?..=number(last)?);
+    }
+    Ok(cores)
+}
+
 /// Where everything of a comparison runs: what is measured has a core for itself.
 #[derive(Debug)]
 pub struct Cores {
@@ -143,6 +159,13 @@ mod tests {
         let during = pinned_to(last, allowed_cores).expect("affinity can be set").expect("and read");
         assert_eq!(during, [last]);
         assert_eq!(allowed_cores().expect("affinity can be read"), before);
+    }
+
+    #[test]
+    fn a_list_of_cores_has_numbers_and_ranges() {
+        assert_eq!(parse_list("0-3,8").expect("a list"), [0, 1, 2, 3, 8]);
+        assert_eq!(parse_list("5").expect("a list"), [5]);
+        assert!(parse_list("some").is_err());
     }
 
     #[test]

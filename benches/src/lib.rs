@@ -1,24 +1,29 @@
 //! What Nearside costs, beside what a user would have without it.
 //!
-//! Three programs stand on this library. `nearside-load` puts one server under load and says what it did; `bench-quick`
-//! starts Redis and Nearside, pins them, and compares their CPU per command in interleaved rounds; `bench-size` compares
-//! the latency of some connections alone and among ten times as many.
+//! Two programs stand on this library. `nearside-load` puts one server under load and says what it did. `nearside-bench`
+//! starts contestants, pins them, and compares them in interleaved rounds.
 //!
 //! ```text
-//! tape         what is asked and what must come back, laid out before the clock starts
-//! preload      the keys that the tape asks for, put there first; a cache, filled first
-//! closed_loop  connections that ask, wait for every answer, and ask again
-//! idle         connections that were used once and are kept
+//! load         the load driver: what is asked, how, and what came of it
+//! stage        what is measured and what stands behind it: processes, each on a core of its own
+//! scenarios    who is compared under which loads, as data
+//! runner       runs a scenario in interleaved rounds; `results` and `figures`: what comes out
+//! goals        what Nearside is to reach, as data, and whether it does
+//! report       docs/benchmarks.md, and what a terminal shows; `plot`: SVG
 //! cpu          nanoseconds of CPU a process or this thread has used; cores to run on
-//! server       a Redis or a Nearside, started on a core of its own, ended on drop; `cluster` has three of them
+//! machine      what figures depend on
 //! median       what is told of several rounds
 //! ```
 
-pub mod closed_loop;
-pub mod cluster;
 pub mod cpu;
-pub mod idle;
+pub mod figures;
+pub mod goals;
+pub mod load;
+pub mod machine;
 pub mod median;
-pub mod preload;
-pub mod server;
-pub mod tape;
+pub mod plot;
+pub mod report;
+pub mod results;
+pub mod runner;
+pub mod scenarios;
+pub mod stage;

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::tape::{encode_get, encode_hit, encode_set};
+use crate::load::tape::{encode_get, encode_hit, encode_set};
 
 /// Asked for, and to be answered, before the replies are read. Small enough that neither side can block on a full
 /// socket while the other does; one large value makes a chunk by itself.
@@ -13,7 +13,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// How long the server may stay silent.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Gives keys `0..keys` of the server at `address` the values of `value_len` bytes that a [`crate::tape::Tape`] expects.
+/// Gives keys `0..keys` of the server at `address` the values of `value_len` bytes that a [`crate::load::tape::Tape`] expects.
 pub fn set_keys(address: SocketAddr, keys: u32, value_len: usize) -> io::Result<()> {
     let mut exchange = Exchange::begin(address)?;
     for number in 0..keys {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 
-use crate::server::Server;
+use crate::stage::contestant::redis;
+use crate::stage::server::{Server, free_address};
 
 const NODES: usize = 3;
 const SLOTS: usize = 16384;
@@ -22,7 +23,7 @@ pub struct Cluster(Vec<Server>);
 impl Cluster {
     /// Starts one of `program`, a redis-server, all of it on `core`.
     pub fn start(program: &Path, core: usize) -> anyhow::Result<Self> {
-        let nodes = (0..NODES).map(|_| Server::cluster_node(program, core)).collect::<anyhow::Result<Vec<_>>>()?;
+        let nodes = (0..NODES).map(|_| start_node(program, core)).collect::<anyhow::Result<Vec<_>>>()?;
         let cluster = Self(nodes);
         for (index, node) in cluster.0.iter().enumerate() {
             let (first, end) = (SLOTS * index / NODES, SLOTS * (index + 1) / NODES);
@@ -48,16 +49,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// As Nearside takes it.
-    pub fn url(&self) -> String {
-        let nodes: Vec<_> = self.0.iter().map(|node| node.address().to_string()).collect();
-        format!("redis-cluster://{}", nodes.join(","))
+    /// Its nodes.
+    pub fn nodes(&self) -> &[Server] {
+        &self.0
     }
+}
 
-    /// CPU time that all nodes have used so far.
-    pub fn cpu(&self) -> io::Result<Duration> {
-        self.0.iter().map(Server::cpu).sum()
-    }
+/// A node that knows no other yet.
+fn start_node(program: &Path, core: usize) -> anyhow::Result<Server> {
+    let bus = free_address()?.port().to_string();
+    Server::start(program, core, |place, command| {
+        redis(place, command)?;
+        command.args(["--cluster-enabled", "yes", "--cluster-port", &bus]);
+        Ok(())
+    })
 }
 
 /// The port by which the nodes know this one: what `CLUSTER NODES` says after its address.

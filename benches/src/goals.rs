@@ -1,0 +1,275 @@
+//! What Nearside is to reach, point by point, and whether it does.
+
+use crate::figures::Figure;
+use crate::median::median;
+use crate::plot::short;
+use crate::results::ScenarioResult;
+use crate::stage::Kind;
+
+/// One thing to reach.
+#[derive(Debug)]
+pub struct Goal {
+    /// Goals with one number belong together.
+    pub number: u32,
+    /// In words.
+    pub what: &'static str,
+    scenario: &'static str,
+    point: &'static str,
+    value: Value,
+    wanted: Wanted,
+}
+
+/// What is compared with what is wanted.
+#[derive(Debug)]
+enum Value {
+    /// A contestant's figure.
+    Of(Kind, Figure),
+    /// A contestant's figure over another's in the same round.
+    Ratio(Figure, Kind, Kind),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// Where a goal stands.
+#[derive(Debug)]
+pub struct Standing {
+    /// What is wanted, in words.
+    pub to_reach: String,
+    /// What was measured: the median, and the range over the rounds.
+    pub reached: String,
+    /// The median over what is wanted.
+    pub ratio: Option<f64>,
+    /// Whether it is met; unknown if it was not measured.
+    pub is_met: Option<bool>,
+}
+
+const fn goal(
+    number: u32,
+    what: &'static str,
+    (scenario, point): (&'static str, &'static str),
+    value: Value,
+    wanted: Wanted,
+) -> Goal {
+    Goal { number, what, scenario, point, value, wanted }
+}
+
+use Figure::{
+    BytesPerConnection, BytesPerItem, Connections, CpuUs, ListeningMs, P50Us, P99Us, ProgramMb, ResidentMb, Throughput,
+    UpstreamConnections,
+};
+use Kind::{Envoy, Forward, Go, Hit, Python, Redis, Twemproxy};
+use Value::{Of, Ratio};
+use Wanted::{AtLeast, AtMost};
+
+const DEPTH_1: (&str, &str) = ("depth", "depth 1, 50 connections");
+const DEPTH_16: (&str, &str) = ("depth", "depth 16, 50 connections");
+const DEPTH_64: (&str, &str) = ("depth", "depth 64, 50 connections");
+const MIX: (&str, &str) = ("mix", "closed loop");
+const OPEN: (&str, &str) = ("mix", "open loop, at 70 % of the Go service's peak");
+const ALONE: (&str, &str) = ("distant", "1 connection");
+const FOUR: (&str, &str) = ("distant", "4 connections");
+const START: (&str, &str) = ("start", "cold start");
+const IDLE: (&str, &str) = ("connection-memory", "10,000 idle connections");
+const UNIFORM_1: (&str, &str) = ("uniform", "depth 1, 50 connections");
+const UNIFORM_16: (&str, &str) = ("uniform", "depth 16, 50 connections");
+const WRITES_1: (&str, &str) = ("writes", "depth 1, 50 connections");
+const WRITES_16: (&str, &str) = ("writes", "depth 16, 50 connections");
+
+/// All of them.
+pub const ALL: &[Goal] = &[
+    goal(1, "CPU per hit, of Redis direct, depth 1", DEPTH_1, Ratio(CpuUs, Hit, Redis), AtMost(0.9)),
+    goal(1, "CPU per hit, of Redis direct, depth 16", DEPTH_16, Ratio(CpuUs, Hit, Redis), AtMost(0.8)),
+    goal(1, "CPU per hit, of Redis direct, depth 64", DEPTH_64, Ratio(CpuUs, Hit, Redis), AtMost(0.5)),
+    goal(2, "CPU per forwarded command, of Redis direct, depth 1", DEPTH_1, Ratio(CpuUs, Forward, Redis), AtMost(1.1)),
+    goal(
+        2,
+        "CPU per forwarded command, of Redis direct, depth 16",
+        DEPTH_16,
+        Ratio(CpuUs, Forward, Redis),
+        AtMost(0.9),
+    ),
+    goal(
+        2,
+        "CPU per forwarded command, of Redis direct, depth 64",
+        DEPTH_64,
+        Ratio(CpuUs, Forward, Redis),
+        AtMost(0.7),
+    ),
+    goal(2, "CPU per forwarded command, of Envoy, depth 16", DEPTH_16, Ratio(CpuUs, Forward, Envoy), AtMost(0.2)),
+    goal(2, "CPU per forwarded command, of Envoy, depth 64", DEPTH_64, Ratio(CpuUs, Forward, Envoy), AtMost(0.2)),
+    goal(
+        2,
+        "CPU per forwarded command, of twemproxy, depth 16",
+        DEPTH_16,
+        Ratio(CpuUs, Forward, Twemproxy),
+        AtMost(0.2),
+    ),
+    goal(
+        2,
+        "CPU per forwarded command, of twemproxy, depth 64",
+        DEPTH_64,
+        Ratio(CpuUs, Forward, Twemproxy),
+        AtMost(0.2),
+    ),
+    goal(3, "commands per CPU-second, of the Go service, 70/30 on Zipf keys", MIX, Ratio(CpuUs, Go, Hit), AtLeast(2.0)),
+    goal(3, "commands per CPU-second, of the Python service, 70/30", MIX, Ratio(CpuUs, Python, Hit), AtLeast(10.0)),
+    goal(3, "p99, of the Go service's, at 70 % of its peak", OPEN, Ratio(P99Us, Hit, Go), AtMost(0.5)),
+    goal(3, "RSS with an empty cache, MB", START, Of(Hit, ResidentMb), AtMost(45.0)),
+    goal(3, "program, MB", START, Of(Hit, ProgramMb), AtMost(12.0)),
+    goal(3, "listening, ms after start", START, Of(Hit, ListeningMs), AtMost(15.0)),
+    goal(4, "p50, of direct, upstream 1 ms away, 1 connection", ALONE, Ratio(P50Us, Hit, Redis), AtMost(0.1)),
+    goal(4, "p50, of direct, upstream 1 ms away, 4 connections", FOUR, Ratio(P50Us, Hit, Redis), AtMost(0.1)),
+    goal(
+        4,
+        "throughput, of direct, upstream 1 ms away, 1 connection",
+        ALONE,
+        Ratio(Throughput, Hit, Redis),
+        AtLeast(10.0),
+    ),
+    goal(
+        4,
+        "throughput, of direct, upstream 1 ms away, 4 connections",
+        FOUR,
+        Ratio(Throughput, Hit, Redis),
+        AtLeast(10.0),
+    ),
+    goal(
+        5,
+        "bytes a cached item beyond key and value",
+        ("item-memory", "400,000 items of 16 bytes"),
+        Of(Hit, BytesPerItem),
+        AtMost(128.0),
+    ),
+    goal(5, "bytes an idle connection", IDLE, Of(Hit, BytesPerConnection), AtMost(8192.0)),
+    goal(5, "connections held", IDLE, Of(Hit, Connections), AtLeast(10_000.0)),
+    goal(
+        6,
+        "connections to one upstream, of one worker, for 1,000 clients",
+        MIX,
+        Of(Hit, UpstreamConnections),
+        AtMost(4.0),
+    ),
+    goal(6, "the same with the cache off", MIX, Of(Forward, UpstreamConnections), AtMost(4.0)),
+    goal(
+        7,
+        "CPU with the cache on, of off, uniform reads, depth 1",
+        UNIFORM_1,
+        Ratio(CpuUs, Hit, Forward),
+        AtMost(1.3),
+    ),
+    goal(
+        7,
+        "CPU with the cache on, of off, uniform reads, depth 16",
+        UNIFORM_16,
+        Ratio(CpuUs, Hit, Forward),
+        AtMost(1.3),
+    ),
+    goal(7, "CPU with the cache on, of off, half writes, depth 1", WRITES_1, Ratio(CpuUs, Hit, Forward), AtMost(1.3)),
+    goal(7, "CPU with the cache on, of off, half writes, depth 16", WRITES_16, Ratio(CpuUs, Hit, Forward), AtMost(1.3)),
+];
+
+impl Goal {
+    /// Where it stands by `results`.
+    pub fn standing(&self, results: &[ScenarioResult]) -> Standing {
+        let values = self.values(results).unwrap_or_default();
+        let unit = if matches!(self.value, Ratio(..)) { " ×" } else { "" };
+        let (to_reach, wanted) = match self.wanted {
+            AtMost(most) => (format!("≤ {}{unit}", short_goal(most)), most),
+            AtLeast(least) => (format!("≥ {}{unit}", short_goal(least)), least),
+        };
+        if values.is_empty() {
+            return Standing { to_reach, reached: "not measured".to_owned(), ratio: None, is_met: None };
+        }
+        let (least, most) =
+            values.iter().fold((f64::MAX, f64::MIN), |(least, most), at| (least.min(*at), most.max(*at)));
+        let middle = median(values);
+        let reached = match least == most {
+            true => format!("{}{unit}", short(middle)),
+            false => format!("{}{unit} ({} to {})", short(middle), short(least), short(most)),
+        };
+        let is_met = match self.wanted {
+            AtMost(most) => middle <= most,
+            AtLeast(least) => middle >= least,
+        };
+        Standing { to_reach, reached, ratio: Some(middle / wanted), is_met: Some(is_met) }
+    }
+
+    /// A part of `depth` is in `quick` too.
+    fn is_measured_quickly(&self, result: &ScenarioResult) -> bool {
+        (self.scenario, result.scenario.as_str()) == ("depth", "quick")
+    }
+
+    /// One a round.
+    fn values(&self, results: &[ScenarioResult]) -> Option<Vec<f64>> {
+        let measured_by =
+            |result: &&ScenarioResult| result.scenario == self.scenario || self.is_measured_quickly(result);
+        let scenario = results.iter().find(measured_by)?;
+        let point = scenario.points.iter().find(|result| result.point == self.point)?;
+        match self.value {
+            Of(kind, figure) => {
+                let turns = &point.of(kind.name())?.turns;
+                Some(turns.iter().filter_map(|turn| turn.get(&figure).copied()).collect())
+            }
+            Ratio(figure, of, to) => Some(point.of(of.name())?.ratios(point.of(to.name())?, figure)),
+        }
+    }
+}
+
+/// As it was set.
+fn short_goal(value: f64) -> String {
+    if value >= 1000.0 { short(value) } else { value.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Turn;
+    use crate::results::{ContestantResult, PointResult};
+    use crate::scenarios;
+    use crate::stage::Upstream;
+
+    #[test]
+    fn every_goal_is_measured_by_a_scenario_of_the_whole_benchmark() {
+        for goal in ALL {
+            let scenario = scenarios::ALL.iter().find(|scenario| scenario.name == goal.scenario);
+            let scenario = scenario.unwrap_or_else(|| panic!("no scenario {}", goal.scenario));
+            assert!(scenario.in_full, "{}", goal.what);
+            let point = scenario.points.iter().find(|point| point.name == goal.point);
+            let point = point.unwrap_or_else(|| panic!("{}: no point {:?}", goal.scenario, goal.point));
+            let kinds = match goal.value {
+                Of(kind, _) => vec![kind],
+                Ratio(_, of, to) => vec![of, to],
+            };
+            for kind in kinds {
+                let mut contestants = scenario.contestants.iter();
+                assert!(
+                    contestants.any(|each| each.kind == kind && each.upstream != Upstream::Cluster),
+                    "{}",
+                    goal.what
+                );
+                assert!(!point.without.contains(&kind), "{}", goal.what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_those_of_the_rounds() {
+        let turns = |values: [f64; 3]| values.map(|value| Turn::from([(CpuUs, value)])).to_vec();
+        let of = |kind: Kind, values| ContestantResult {
+            contestant: kind.name().to_owned(),
+            turns: turns(values),
+            failure: None,
+            latency: None,
+        };
+        let contestants = vec![of(Hit, [1.0, 20.0, 300.0]), of(Redis, [2.0, 20.0, 200.0])];
+        let point = PointResult { point: DEPTH_1.1.to_owned(), ceiling: None, contestants };
+        let results = [ScenarioResult { scenario: DEPTH_1.0.to_owned(), commands: Vec::new(), points: vec![point] }];
+        let standing = ALL[0].standing(&results);
+        assert_eq!((standing.reached.as_str(), standing.is_met), ("1.00 × (0.500 to 1.50)", Some(false)));
+        assert_eq!(ALL[1].standing(&results).is_met, None);
+    }
+}

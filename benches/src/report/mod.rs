@@ -1,0 +1,94 @@
+//! What a run comes to, as Markdown with plots.
+
+mod page;
+mod table;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::figures::Figure;
+use crate::machine::Machine;
+use crate::plot;
+use crate::results::{PointResult, ScenarioResult};
+use crate::scenarios::{self, Pace, Scenario};
+
+pub use table::{goals, scenario};
+
+/// A run of the whole benchmark.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Where.
+    pub machine: Machine,
+    /// Of all programs.
+    pub versions: Vec<String>,
+    /// In which each contestant had its turn.
+    pub rounds: u32,
+    /// How long each turn was, in milliseconds.
+    pub turn_ms: u128,
+    /// How long all of it took, in minutes.
+    pub minutes: u64,
+    /// What came of it.
+    pub scenarios: Vec<ScenarioResult>,
+}
+
+impl Report {
+    /// Writes `folder/benchmarks.md`, and beside it `benchmarks/` with plots and all figures of all rounds.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        let beside = folder.join("benchmarks");
+        fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
+        for result in &self.scenarios {
+            plots(result, &beside)?;
+        }
+        let json = serde_json::to_string(self)?;
+        fs::write(beside.join("results.json"), json + "\n")?;
+        let page = folder.join("benchmarks.md");
+        fs::write(&page, page::markdown(self)).with_context(|| format!("writing {}", page.display()))
+    }
+}
+
+/// The scenario of a result.
+fn scenario_of(result: &ScenarioResult) -> &'static Scenario {
+    let mut all = scenarios::ALL.iter();
+    all.find(|scenario| scenario.name == result.scenario).expect("a result is of a scenario in the list")
+}
+
+/// The file of a scenario's plot.
+fn plot_file(scenario: &Scenario) -> String {
+    format!("{}.svg", scenario.name)
+}
+
+/// The file of the plot of latencies of a scenario's open loop.
+fn latency_file(scenario: &Scenario) -> String {
+    format!("{}-latency.svg", scenario.name)
+}
+
+/// The points in which commands were due at set times.
+fn open_loops(result: &ScenarioResult) -> impl Iterator<Item = &PointResult> {
+    let points = scenario_of(result).points.iter().zip(&result.points);
+    points.filter(|(point, _)| point.pace != Pace::Closed).map(|(_, result)| result)
+}
+
+fn plots(result: &ScenarioResult, folder: &Path) -> anyhow::Result<()> {
+    let scenario = scenario_of(result);
+    if let Some(figure) = scenario.plot {
+        let names: Vec<String> = scenario.contestants.iter().map(|contestant| contestant.name()).collect();
+        let groups: Vec<_> = result.points.iter().map(|point| (point.point.clone(), medians(point, figure))).collect();
+        plot::bars(&folder.join(plot_file(scenario)), scenario.title, figure.head(), &names, &groups)?;
+    }
+    for point in open_loops(result) {
+        let measured = point.contestants.iter().filter(|contestant| contestant.failure.is_none());
+        let series: Vec<_> =
+            measured.filter_map(|each| Some((each.contestant.clone(), each.latency.clone()?))).collect();
+        if !series.is_empty() {
+            plot::latencies(&folder.join(latency_file(scenario)), &point.point, &series)?;
+        }
+    }
+    Ok(())
+}
+
+fn medians(point: &PointResult, figure: Figure) -> Vec<Option<f64>> {
+    point.contestants.iter().map(|contestant| contestant.median(figure)).collect()
+}

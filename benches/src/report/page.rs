@@ -1,0 +1,83 @@
+//! docs/benchmarks.md.
+
+use std::fmt::Write;
+
+use crate::report::{Report, latency_file, open_loops, plot_file, scenario_of, table};
+use crate::results::ScenarioResult;
+
+/// All of it.
+pub(super) fn markdown(report: &Report) -> String {
+    let mut text = head(report);
+    let _ = writeln!(
+        text,
+        "## To reach\n\nThe proxy's own CPU, always; what stands behind it has a column of its own below.\n"
+    );
+    text.push_str(&table::goals(&report.scenarios, true));
+    text.push('\n');
+    for result in &report.scenarios {
+        section(&mut text, result);
+    }
+    text
+}
+
+fn head(report: &Report) -> String {
+    let Report { machine, rounds, turn_ms, minutes, .. } = report;
+    let versions: String = report.versions.iter().map(|version| format!("- {version}\n")).collect();
+    format!(
+        "# Benchmarks\n\n\
+         Written by `make bench`, which took {minutes} minutes; every number below is from that run. All figures of all rounds are \
+         in [results.json](benchmarks/results.json).\n\n\
+         ## How it was measured\n\n\
+         - Machine: {cpu}, {cores} cores, {memory_mib} MiB; {kernel}; {system}.\n\
+         - What is measured has core 0 for itself. The load, and the upstream where there is one, are on core 1. Proxies have one \
+         worker.\n\
+         - All contestants of a scenario take turns of {turn_ms} ms in {rounds} rounds (A B C A B C …), each after a warm-up. Figures \
+         are medians over the rounds; ratios are medians of the ratios within each round.\n\
+         - CPU per command is the time that all threads of a process were on a CPU, by the kernel's account, over the commands \
+         that clients were answered.\n\
+         - Latency in a closed loop leaves out what a stall did to requests that were not sent meanwhile. Only where it says open \
+         loop, commands are due at times decided beforehand and count from then.\n\
+         - Every reply is compared with the one that belongs to the request, byte by byte.\n\
+         - `≥` before a throughput: the load's core was full, or the driver did as much as it does by itself. The contestant \
+         could have done more; its CPU per command is not touched by that.\n\n\
+         Versions:\n\n{versions}\n\
+         `make bench SCENARIO=name` runs one scenario, and prints the same tables. The names: {names}. `make bench-quick` takes \
+         a minute or two.\n\n",
+        cpu = machine.cpu,
+        cores = machine.cores,
+        memory_mib = machine.memory_mib,
+        kernel = machine.kernel,
+        system = machine.system,
+        names = names(&report.scenarios),
+    )
+}
+
+fn names(results: &[ScenarioResult]) -> String {
+    results.iter().map(|result| format!("`{}`", result.scenario)).collect::<Vec<_>>().join(", ")
+}
+
+fn section(text: &mut String, result: &ScenarioResult) {
+    let scenario = scenario_of(result);
+    let _ = write!(text, "## {}\n\n{}\n\n", scenario.title, scenario.about);
+    if scenario.plot.is_some() {
+        let _ = write!(text, "![{}](benchmarks/{})\n\n", scenario.title, plot_file(scenario));
+    }
+    text.push_str(&table::scenario(result));
+    for point in open_loops(result) {
+        let _ = write!(text, "![Latency, {}](benchmarks/{})\n\n", point.point, latency_file(scenario));
+    }
+    let _ = write!(
+        text,
+        "<details><summary>Commands (<code>make bench SCENARIO={}</code>)</summary>\n\n```text\n",
+        scenario.name
+    );
+    for command in &result.commands {
+        let _ = writeln!(text, "{command}");
+    }
+    if scenario.measure == crate::scenarios::Measure::Load {
+        for point in scenario.points {
+            let _ = writeln!(text, "{}: {}", point.name, point.command());
+        }
+    }
+    text.push_str("```\n\n</details>\n\n");
+}

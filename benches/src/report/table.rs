@@ -1,0 +1,100 @@
+//! Tables in Markdown.
+
+use std::fmt::Write;
+
+use crate::figures::Figure;
+use crate::goals;
+use crate::median::median;
+use crate::plot::short;
+use crate::report::scenario_of;
+use crate::results::{ContestantResult, PointResult, ScenarioResult};
+
+/// The part of its time from which the load's core counts as the limit of a closed loop.
+const FULL: f64 = 0.95;
+
+/// What part of what the driver reaches by itself counts as its limit.
+const NEAR_CEILING: f64 = 0.9;
+
+/// The table of each point of a scenario.
+pub fn scenario(result: &ScenarioResult) -> String {
+    let figures = scenario_of(result).figures;
+    let mut text = String::new();
+    for point in &result.points {
+        let _ = writeln!(text, "**{}**\n", point.point);
+        text.push_str(&table(point, figures));
+        text.push('\n');
+    }
+    text
+}
+
+fn table(point: &PointResult, figures: &[Figure]) -> String {
+    // What nobody has is no column; the first of the figures is the one that is compared.
+    let figures: Vec<Figure> = figures.iter().copied().filter(|figure| has(point, *figure)).collect();
+    let Some((&main, rest)) = figures.split_first() else { return failures(point) };
+    let first = &point.contestants[0];
+    let mut text = format!("| | {} | of {} |", main.head(), first.contestant);
+    for figure in rest {
+        let _ = write!(text, " {} |", figure.head());
+    }
+    let _ = write!(text, "\n|---|---:|---:|{}\n", "---:|".repeat(rest.len()));
+    for contestant in point.contestants.iter().filter(|contestant| !contestant.turns.is_empty()) {
+        let ratios = contestant.ratios(first, main);
+        let ratio = if ratios.is_empty() { "–".to_owned() } else { short(median(ratios)) };
+        let _ = write!(text, "| {} | {} | {ratio} |", contestant.contestant, cell(point, contestant, main));
+        for figure in rest {
+            let _ = write!(text, " {} |", cell(point, contestant, *figure));
+        }
+        text.push('\n');
+    }
+    text + &failures(point)
+}
+
+fn has(point: &PointResult, figure: Figure) -> bool {
+    point.contestants.iter().any(|contestant| contestant.median(figure).is_some())
+}
+
+fn cell(point: &PointResult, contestant: &ContestantResult, figure: Figure) -> String {
+    let Some(value) = contestant.median(figure) else { return "–".to_owned() };
+    let at_least = if figure == Figure::Throughput && was_limited(point, contestant) { "≥ " } else { "" };
+    format!("{at_least}{}", figure.show(value))
+}
+
+/// Whether the load's core had no time left, or the driver did as much as it can.
+fn was_limited(point: &PointResult, contestant: &ContestantResult) -> bool {
+    let is_full = contestant.median(Figure::LoadBusy).is_some_and(|busy| busy > FULL);
+    let throughput = contestant.median(Figure::Throughput).unwrap_or_default();
+    is_full || point.ceiling.is_some_and(|ceiling| throughput > ceiling * NEAR_CEILING)
+}
+
+/// A line for each contestant without figures, or with fewer than there are rounds.
+fn failures(point: &PointResult) -> String {
+    let mut text = String::new();
+    for contestant in &point.contestants {
+        if let Some(failure) = &contestant.failure {
+            let _ = write!(text, "\n{}: {failure}\n", contestant.contestant);
+        }
+    }
+    if let Some(ceiling) = point.ceiling {
+        let _ = write!(text, "\nThe driver by itself reaches {} commands/s.\n", short(ceiling));
+    }
+    text
+}
+
+/// The table of what was to be reached; only of what was measured, unless `all` are wanted.
+pub fn goals(results: &[ScenarioResult], all: bool) -> String {
+    let mut text =
+        "| | | to reach | reached: median (rounds) | reached / to reach | |\n|---|---|---:|---:|---:|---|\n".to_owned();
+    let mut rows = 0;
+    for goal in goals::ALL {
+        let standing = goal.standing(results);
+        if !all && standing.is_met.is_none() {
+            continue;
+        }
+        let verdict = standing.is_met.map_or("?", |is_met| if is_met { "yes" } else { "**no**" });
+        let ratio = standing.ratio.map_or("–".to_owned(), short);
+        let (to_reach, reached) = (&standing.to_reach, &standing.reached);
+        let _ = writeln!(text, "| {} | {} | {to_reach} | {reached} | {ratio} | {verdict} |", goal.number, goal.what);
+        rows += 1;
+    }
+    if rows == 0 { String::new() } else { text }
+}

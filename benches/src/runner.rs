@@ -1,0 +1,130 @@
+//! Runs a scenario: all contestants, all contestants again, …
+//!
+//! Figures of one machine drift from minute to minute by more than the contestants differ. So they take turns in short
+//! rounds, each round gives a ratio in that same round, and the median of the ratios is what is told.
+
+mod scene;
+mod turn;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::cpu::Cores;
+use crate::figures::{Figure, Turn, rounded};
+use crate::load::{Tape, ceiling};
+use crate::results::{ContestantResult, PointResult, ScenarioResult};
+use crate::runner::scene::Scene;
+use crate::scenarios::{Measure, Pace, Point, Scenario};
+use crate::stage::Programs;
+
+/// How long the driver is measured by itself.
+const CEILING_TIME: Duration = Duration::from_millis(500);
+
+/// How a scenario is to be run.
+#[derive(Debug)]
+pub struct Settings {
+    /// What is measured.
+    pub programs: Programs,
+    /// Where.
+    pub cores: Cores,
+    /// How often each contestant has its turn.
+    pub rounds: u32,
+    /// How long each turn is.
+    pub turn: Duration,
+    /// Set to end early.
+    pub stopped: Arc<AtomicBool>,
+}
+
+impl Settings {
+    fn check_stopped(&self) -> anyhow::Result<()> {
+        match self.stopped.load(Ordering::Relaxed) {
+            true => bail!("interrupted"),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Runs one scenario. This thread is to be on the load's core.
+pub fn run(scenario: &'static Scenario, settings: &Settings) -> anyhow::Result<ScenarioResult> {
+    let mut scene = Scene::set(scenario, settings).context("starting the contestants")?;
+    let mut points = Vec::new();
+    for group in scenario.points.chunk_by(Point::has_keys_of) {
+        scene.prepare(&group[0])?;
+        points.extend(rounds(&mut scene, group, settings)?);
+    }
+    Ok(ScenarioResult { scenario: scenario.name.to_owned(), commands: scene.commands(), points })
+}
+
+/// Points that share their keys, all of them in every round.
+fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> anyhow::Result<Vec<PointResult>> {
+    let is_load = scene.scenario().measure == Measure::Load;
+    let tapes: Vec<_> = group.iter().map(|point| Arc::new(tape(point))).collect();
+    let mut results = Vec::new();
+    for (point, tape) in group.iter().zip(&tapes) {
+        let ceiling = match is_load && point.pace == Pace::Closed && point.lifetime.is_none() {
+            true => Some(ceiling::measure(tape, point.connections, &settings.cores, CEILING_TIME)?.throughput()),
+            false => None,
+        };
+        let contestants = scene.names(point);
+        results.push(PointResult { point: point.name.to_owned(), ceiling, contestants });
+    }
+    for round in 0..settings.rounds.min(scene.scenario().most_rounds) {
+        for index in 0..group.len() {
+            let rate = rate(&group[index], &results[0], round as usize);
+            for contestant in 0..results[index].contestants.len() {
+                settings.check_stopped()?;
+                if results[index].contestants[contestant].failure.is_some() {
+                    continue;
+                }
+                eprint!(
+                    "\r\x1b[K{}, {}: round {}, {}",
+                    scene.scenario().name,
+                    group[index].name,
+                    round + 1,
+                    results[index].contestants[contestant].contestant
+                );
+                let turn = match &rate {
+                    Ok(rate) => scene.turn(contestant, &group[index], &tapes[index], *rate, settings),
+                    Err(error) => Err(anyhow::anyhow!("{error}")),
+                };
+                settings.check_stopped()?;
+                record(&mut results[index].contestants[contestant], turn);
+            }
+        }
+    }
+    eprint!("\r\x1b[K");
+    Ok(results)
+}
+
+fn tape(point: &Point) -> Tape {
+    match point.pace {
+        Pace::Closed => Tape::of_pipelines(&point.workload()),
+        Pace::ShareOfPeak { .. } => Tape::of_commands(&point.workload()),
+    }
+}
+
+/// Commands a second of an open loop; none of a closed one.
+fn rate(point: &Point, first: &PointResult, round: usize) -> Result<Option<f64>, String> {
+    let Pace::ShareOfPeak { of, share } = point.pace else { return Ok(None) };
+    let peak = first.of(of.name()).and_then(|result| result.turns.get(round)?.get(&Figure::Throughput).copied());
+    match peak {
+        Some(peak) => Ok(Some(peak * share)),
+        None => Err(format!("there is no peak of the {} to take a part of", of.name())),
+    }
+}
+
+fn record(result: &mut ContestantResult, turn: anyhow::Result<(Turn, Option<hdrhistogram::Histogram<u64>>)>) {
+    match turn {
+        Ok((turn, latency)) => {
+            result.turns.push(turn.into_iter().map(|(figure, value)| (figure, rounded(value))).collect());
+            match (&mut result.latency, latency) {
+                (Some(all), Some(latency)) => all.add(latency).expect("histograms of the same bounds"),
+                (all, latency) => *all = latency,
+            }
+        }
+        Err(error) => result.failure = Some(format!("{error:#}")),
+    }
+}

@@ -1,0 +1,169 @@
+//! The contestants of a scenario and what stands behind them, all of it up from the start: who is idle takes next to no CPU.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::load::preload;
+use crate::results::ContestantResult;
+use crate::runner::Settings;
+use crate::scenarios::{Measure, Point, Scenario};
+use crate::stage::cluster::Cluster;
+use crate::stage::relay::Relay;
+use crate::stage::{Addresses, Contestant, Kind, Server, Upstream};
+
+/// How far away a distant upstream is, there and back.
+const ROUND_TRIP: Duration = Duration::from_millis(1);
+
+pub(super) struct Scene {
+    scenario: &'static Scenario,
+    pub(super) seats: Vec<Seat>,
+    relay: Option<Relay>,
+    /// After the contestants, which end first so.
+    upstream: Server,
+    cluster: Option<Cluster>,
+    /// How contestants were started that are not there any more, too.
+    pub(super) commands: Vec<String>,
+}
+
+/// One contestant.
+pub(super) struct Seat {
+    pub(super) contestant: Contestant,
+    /// Why it does not take part.
+    pub(super) absent: Option<String>,
+    /// None if it is absent, is started anew for each turn, or is the distant upstream itself.
+    pub(super) server: Option<Server>,
+}
+
+impl Scene {
+    pub(super) fn set(scenario: &'static Scenario, settings: &Settings) -> anyhow::Result<Self> {
+        let has = |upstream| scenario.contestants.iter().any(|contestant| contestant.upstream == upstream);
+        let (program, core) = (settings.programs.redis_server(), settings.cores.load);
+        let upstream = settings
+            .programs
+            .start(Kind::Redis, core, &Addresses { servers: Vec::new(), is_cluster: false }, "off")
+            .map_err(anyhow::Error::msg)??;
+        let relay = match has(Upstream::Distant) {
+            true => Some(Relay::to(upstream.address(), ROUND_TRIP, core)?),
+            false => None,
+        };
+        let cluster = if has(Upstream::Cluster) { Some(Cluster::start(program, core)?) } else { None };
+        let mut scene = Self { scenario, seats: Vec::new(), relay, upstream, cluster, commands: Vec::new() };
+        for contestant in scenario.contestants {
+            let seat = match scenario.measure == Measure::Load {
+                true => scene.seat(*contestant, settings),
+                false => Seat { contestant: *contestant, absent: None, server: None },
+            };
+            scene.seats.push(seat);
+        }
+        Ok(scene)
+    }
+
+    pub(super) fn scenario(&self) -> &'static Scenario {
+        self.scenario
+    }
+
+    /// Started, or absent.
+    fn seat(&mut self, contestant: Contestant, settings: &Settings) -> Seat {
+        if self.is_upstream_itself(contestant) {
+            return Seat { contestant, absent: None, server: None };
+        }
+        match self.start(contestant, settings) {
+            Ok(server) => Seat { contestant, absent: None, server: Some(server) },
+            Err(error) => Seat { contestant, absent: Some(format!("{error:#}")), server: None },
+        }
+    }
+
+    /// Starts a contestant.
+    pub(super) fn start(&mut self, contestant: Contestant, settings: &Settings) -> anyhow::Result<Server> {
+        let addresses = self.addresses(contestant.upstream);
+        let started =
+            settings.programs.start(contestant.kind, settings.cores.measured, &addresses, self.scenario.cache);
+        let server = started.map_err(anyhow::Error::msg)??;
+        let command = format!("{}: {}", contestant.name(), server.command());
+        if !self.commands.iter().any(|known| known.starts_with(&format!("{}: ", contestant.name()))) {
+            self.commands.push(command);
+        }
+        Ok(server)
+    }
+
+    /// A distant Redis is reached through the relay, which leads to the one that others have behind them.
+    fn is_upstream_itself(&self, contestant: Contestant) -> bool {
+        contestant.kind == Kind::Redis && contestant.upstream == Upstream::Distant
+    }
+
+    fn addresses(&self, upstream: Upstream) -> Addresses {
+        let servers = match upstream {
+            Upstream::One => vec![self.upstream.address()],
+            Upstream::Distant => vec![self.relay.as_ref().expect("it was started").address()],
+            Upstream::Cluster => self.behind(upstream).iter().map(Server::address).collect(),
+        };
+        Addresses { servers, is_cluster: upstream == Upstream::Cluster }
+    }
+
+    /// The servers that do the work behind a contestant.
+    pub(super) fn behind(&self, upstream: Upstream) -> &[Server] {
+        match upstream {
+            Upstream::One | Upstream::Distant => std::slice::from_ref(&self.upstream),
+            Upstream::Cluster => self.cluster.as_ref().expect("it was started").nodes(),
+        }
+    }
+
+    /// The ports of connections to what stands behind a contestant.
+    pub(super) fn ports_behind(&self, upstream: Upstream) -> Vec<u16> {
+        self.addresses(upstream).servers.iter().map(SocketAddr::port).collect()
+    }
+
+    /// Where clients of a contestant connect, and the process that is measured.
+    pub(super) fn target<'s>(&'s self, seat: &'s Seat) -> (SocketAddr, &'s Server) {
+        match &seat.server {
+            Some(server) => (server.address(), server),
+            None => (self.addresses(Upstream::Distant).servers[0], &self.upstream),
+        }
+    }
+
+    /// Sets the keys of `point` wherever they are asked for, and fills caches if the scenario has them filled.
+    pub(super) fn prepare(&self, point: &Point) -> anyhow::Result<()> {
+        let (keys, value_len) = (point.keys, point.value_len);
+        let set = |address| preload::set_keys(address, keys, value_len).context("setting the keys");
+        set(self.upstream.address())?;
+        let mut cluster_is_set = false;
+        for seat in &self.seats {
+            let Some(server) = &seat.server else { continue };
+            let is_in_cluster = seat.contestant.upstream == Upstream::Cluster;
+            if seat.contestant.kind == Kind::Redis || (is_in_cluster && !cluster_is_set) {
+                set(server.address())?;
+                cluster_is_set |= is_in_cluster;
+            }
+            if self.scenario.fill && seat.contestant.kind.caches() {
+                preload::read_keys(server.address(), keys, value_len).context("filling the cache")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who take part in `point`, in order, with nothing measured yet.
+    pub(super) fn names(&self, point: &Point) -> Vec<ContestantResult> {
+        let result = |seat: &Seat| {
+            let sits_out = point.without.contains(&seat.contestant.kind).then(|| "not measured here".to_owned());
+            ContestantResult {
+                contestant: seat.contestant.name(),
+                turns: Vec::new(),
+                failure: seat.absent.clone().or(sits_out),
+                latency: None,
+            }
+        };
+        self.seats.iter().map(result).collect()
+    }
+
+    /// How everything was started.
+    pub(super) fn commands(&self) -> Vec<String> {
+        let mut commands = self.commands.clone();
+        commands.push(format!("upstream: {}", self.upstream.command()));
+        commands.extend(
+            self.cluster.iter().map(|cluster| format!("each node of the cluster: {}", cluster.nodes()[0].command())),
+        );
+        commands
+    }
+}

@@ -1,0 +1,182 @@
+//! One contestant's part of one round.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+
+use crate::figures::Figure::*;
+use crate::figures::Turn;
+use crate::load::idle::Idle;
+use crate::load::tape::KEY_LEN;
+use crate::load::{Load, LoadError, Outcome, Protocol, Schedule, Tape, preload};
+use crate::runner::Settings;
+use crate::runner::scene::{Scene, Seat};
+use crate::scenarios::{Measure, Point};
+use crate::stage::sockets::connections_to;
+use crate::stage::{Kind, Server};
+
+/// Until a connection counts as idle and gives its buffers back (Nearside looks every second), and until an allocator has
+/// given back what it does not need.
+const SETTLE: Duration = Duration::from_millis(2500);
+
+/// What part of a turn comes before it, unmeasured: connections and buffers find their size.
+const WARM_UP: u32 = 4;
+
+impl Scene {
+    /// The turn of contestant number `index`; with the latencies of a load.
+    pub(super) fn turn(
+        &mut self,
+        index: usize,
+        point: &Point,
+        tape: &Arc<Tape>,
+        rate: Option<f64>,
+        settings: &Settings,
+    ) -> anyhow::Result<(Turn, Option<Histogram<u64>>)> {
+        let measure = self.scenario().measure;
+        if measure == Measure::Load {
+            let (turn, latency) = self.load(&self.seats[index], point, tape, rate, settings)?;
+            return Ok((turn, Some(latency)));
+        }
+        let contestant = self.seats[index].contestant;
+        let server = self.start(contestant, settings)?;
+        let turn = match measure {
+            Measure::Load | Measure::Start => started(&server)?,
+            Measure::IdleConnections => idle_connections(&server, point)?,
+            Measure::Items => items(&server, contestant.kind, point)?,
+        };
+        Ok((turn, None))
+    }
+
+    fn load(
+        &self,
+        seat: &Seat,
+        point: &Point,
+        tape: &Arc<Tape>,
+        rate: Option<f64>,
+        settings: &Settings,
+    ) -> anyhow::Result<(Turn, Histogram<u64>)> {
+        let (address, server) = self.target(seat);
+        let behind = self.behind(seat.contestant.upstream);
+        let _idle = match point.idle {
+            0 => None,
+            count => {
+                let idle = Idle::connect(address, count).context("opening idle connections")?;
+                thread::sleep(SETTLE);
+                Some(idle)
+            }
+        };
+        let mut load = Load::connect(address, point.connections, Protocol::Resp2, tape)?;
+        if let Some(lifetime) = point.lifetime {
+            load = load.with_lifetime(lifetime);
+        }
+        run(&mut load, point, rate, settings.turn / WARM_UP, settings).context("warming up")?;
+        let before = Sample::take(server, behind)?;
+        let outcome = run(&mut load, point, rate, settings.turn, settings)?;
+        let after = Sample::take(server, behind)?;
+        let mut turn = figures(&before, &after, &outcome);
+        turn.insert(ResidentMb, server.resident()? as f64 / 1e6);
+        if let Some(rate) = rate {
+            turn.insert(Offered, rate);
+        }
+        if seat.contestant.kind != Kind::Redis {
+            let per_command = |total: Duration| total.as_secs_f64() * 1e6 / outcome.commands as f64;
+            turn.insert(UpstreamCpuUs, per_command(after.upstream_cpu - before.upstream_cpu));
+            turn.insert(
+                UpstreamCommands,
+                (after.upstream_commands - before.upstream_commands) / outcome.commands as f64,
+            );
+            let ports = self.ports_behind(seat.contestant.upstream);
+            turn.insert(UpstreamConnections, connections_to(server.pid(), &ports)? as f64);
+        }
+        Ok((turn, outcome.latency))
+    }
+}
+
+fn run(
+    load: &mut Load,
+    point: &Point,
+    rate: Option<f64>,
+    duration: Duration,
+    settings: &Settings,
+) -> Result<Outcome, LoadError> {
+    let mut watch = |_, _| match settings.stopped.load(Ordering::Relaxed) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    match rate {
+        Some(rate) => load.open(&Schedule::new(rate), point.depth, duration, &mut watch),
+        None => load.closed(duration, &mut watch),
+    }
+}
+
+/// What servers have done so far.
+struct Sample {
+    cpu: Duration,
+    upstream_cpu: Duration,
+    upstream_commands: f64,
+}
+
+impl Sample {
+    fn take(server: &Server, behind: &[Server]) -> anyhow::Result<Self> {
+        let mut upstream_commands = 0.0;
+        for server in behind {
+            upstream_commands += server.info("total_commands_processed")?;
+        }
+        let upstream_cpu = behind.iter().map(Server::cpu).sum::<Result<_, _>>()?;
+        Ok(Self { cpu: server.cpu()?, upstream_cpu, upstream_commands })
+    }
+}
+
+fn figures(before: &Sample, after: &Sample, outcome: &Outcome) -> Turn {
+    let beside = (after.upstream_cpu - before.upstream_cpu).as_secs_f64() / outcome.elapsed.as_secs_f64();
+    Turn::from([
+        (CpuUs, (after.cpu - before.cpu).as_secs_f64() * 1e6 / outcome.commands as f64),
+        (Throughput, outcome.throughput()),
+        (P50Us, outcome.latency_us(0.5)),
+        (P99Us, outcome.latency_us(0.99)),
+        (P999Us, outcome.latency_us(0.999)),
+        (LoadBusy, outcome.driver_busy() + beside),
+    ])
+}
+
+fn started(server: &Server) -> anyhow::Result<Turn> {
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    Ok(Turn::from([
+        (ListeningMs, milliseconds(server.started().listening)),
+        (AnsweringMs, milliseconds(server.started().answering)),
+        (ResidentMb, server.resident()? as f64 / 1e6),
+        (ProgramMb, server.program_len()? as f64 / 1e6),
+    ]))
+}
+
+fn idle_connections(server: &Server, point: &Point) -> anyhow::Result<Turn> {
+    let before = server.resident()?;
+    let idle = Idle::connect(server.address(), point.connections)?;
+    thread::sleep(SETTLE);
+    let after = server.resident()?;
+    Ok(Turn::from([
+        (Connections, idle.count() as f64),
+        (BytesPerConnection, after.saturating_sub(before) as f64 / idle.count() as f64),
+        (ResidentMb, after as f64 / 1e6),
+    ]))
+}
+
+fn items(server: &Server, kind: Kind, point: &Point) -> anyhow::Result<Turn> {
+    let before = server.resident()?;
+    match kind.caches() {
+        true => preload::read_keys(server.address(), point.keys, point.value_len)?,
+        false => preload::set_keys(server.address(), point.keys, point.value_len)?,
+    }
+    thread::sleep(SETTLE);
+    let after = server.resident()?;
+    let of_each = after.saturating_sub(before) as f64 / f64::from(point.keys);
+    Ok(Turn::from([
+        (BytesPerItem, of_each - KEY_LEN as f64 - point.value_len as f64),
+        (ResidentMb, after as f64 / 1e6),
+    ]))
+}

@@ -1,0 +1,269 @@
+//! The list.
+
+use super::{Measure, Pace, Point, Scenario};
+use crate::figures::Figure::{self, *};
+use crate::stage::{Contestant, Kind, Upstream};
+
+const fn before(kind: Kind, upstream: Upstream) -> Contestant {
+    Contestant { kind, upstream }
+}
+
+const REDIS: Contestant = before(Kind::Redis, Upstream::One);
+const HIT: Contestant = before(Kind::Hit, Upstream::One);
+const FORWARD: Contestant = before(Kind::Forward, Upstream::One);
+const TWEMPROXY: Contestant = before(Kind::Twemproxy, Upstream::One);
+const ENVOY: Contestant = before(Kind::Envoy, Upstream::One);
+const GO: Contestant = before(Kind::Go, Upstream::One);
+const PYTHON: Contestant = before(Kind::Python, Upstream::One);
+const DISTANT_REDIS: Contestant = before(Kind::Redis, Upstream::Distant);
+const DISTANT_HIT: Contestant = before(Kind::Hit, Upstream::Distant);
+const DISTANT_FORWARD: Contestant = before(Kind::Forward, Upstream::Distant);
+const CLUSTER_HIT: Contestant = before(Kind::Hit, Upstream::Cluster);
+const CLUSTER_FORWARD: Contestant = before(Kind::Forward, Upstream::Cluster);
+const CLUSTER_ENVOY: Contestant = before(Kind::Envoy, Upstream::Cluster);
+
+const PROXIES: &[Contestant] = &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY];
+const EVERYBODY: &[Contestant] = &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY, GO, PYTHON];
+
+/// GET of 10,000 keys with 16-byte values, one at a time over 50 connections.
+const GETS: Point = Point {
+    name: "",
+    mix: "get",
+    keys: 10_000,
+    spread: "uniform",
+    value_len: 16,
+    connections: 50,
+    idle: 0,
+    depth: 1,
+    lifetime: None,
+    pace: Pace::Closed,
+    without: &[],
+};
+
+const ALL_FIGURES: &[Figure] =
+    &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, LoadBusy];
+
+const USUAL: Scenario = Scenario {
+    name: "",
+    title: "",
+    about: "",
+    contestants: PROXIES,
+    cache: "256MiB",
+    fill: true,
+    measure: Measure::Load,
+    points: &[GETS],
+    figures: ALL_FIGURES,
+    plot: Some(CpuUs),
+    most_rounds: u32::MAX,
+    in_full: true,
+};
+
+/// Every scenario, in the order in which they are run and told.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "quick",
+        title: "A minute or two",
+        about: "What `make bench-quick` runs.",
+        contestants: &[REDIS, HIT, FORWARD, CLUSTER_HIT, CLUSTER_FORWARD],
+        points: &[
+            Point { name: "depth 1, 50 connections", ..GETS },
+            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
+            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
+        ],
+        figures: &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, ResidentMb, LoadBusy],
+        in_full: false,
+        ..USUAL
+    },
+    Scenario {
+        name: "depth",
+        title: "GET, by pipeline depth and connections",
+        about: "GET of 10,000 keys with 16-byte values, all of them in the cache where there is one. At depth 1 the price is that \
+                of the system calls; at 16 and 64 what a proxy itself does shows.",
+        points: &[
+            Point { name: "depth 1, 50 connections", ..GETS },
+            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
+            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
+            Point { name: "depth 1, 1,000 connections", connections: 1000, ..GETS },
+            Point { name: "depth 16, 1,000 connections", connections: 1000, depth: 16, ..GETS },
+            Point { name: "depth 64, 1,000 connections", connections: 1000, depth: 64, ..GETS },
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "mix",
+        title: "1,000 connections, 70 % GET and 30 % SET, Zipf keys",
+        about: "100,000 keys with 16-byte values, asked for by Zipf's law (exponent 0.99). Once in a closed loop, as fast as \
+                each can; once in an open loop, at 70 % of what the Go service reached in the closed loop of the same round. \
+                A SET through Nearside drops the key, which the next GET fetches again, as somebody else may have written too; \
+                the reference services keep what was set, and whatever anybody else writes they never see.",
+        contestants: EVERYBODY,
+        points: &[
+            Point {
+                name: "closed loop",
+                mix: "get=70,set=30",
+                keys: 100_000,
+                spread: "zipf:0.99",
+                connections: 1000,
+                ..GETS
+            },
+            Point {
+                name: "open loop, at 70 % of the Go service's peak",
+                mix: "get=70,set=30",
+                keys: 100_000,
+                spread: "zipf:0.99",
+                connections: 1000,
+                pace: Pace::ShareOfPeak { of: Kind::Go, share: 0.7 },
+                // A fifth of that rate is more than it can do.
+                without: &[Kind::Python],
+                ..GETS
+            },
+        ],
+        figures: &[
+            CpuUs,
+            UpstreamCpuUs,
+            Throughput,
+            P50Us,
+            P99Us,
+            P999Us,
+            ResidentMb,
+            UpstreamCommands,
+            UpstreamConnections,
+            LoadBusy,
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "distant",
+        title: "The upstream is 1 ms away",
+        about: "A relay holds everything for half a millisecond each way, between the contestant and its upstream, or between \
+                the client and Redis. GET of 100,000 keys by Zipf's law, of which the cache is large enough to answer some 95 %.",
+        contestants: &[DISTANT_REDIS, DISTANT_HIT, DISTANT_FORWARD],
+        cache: "10MiB",
+        points: &[
+            Point { name: "1 connection", keys: 100_000, spread: "zipf:0.99", connections: 1, ..GETS },
+            Point { name: "4 connections", keys: 100_000, spread: "zipf:0.99", connections: 4, ..GETS },
+            Point { name: "50 connections", keys: 100_000, spread: "zipf:0.99", connections: 50, ..GETS },
+        ],
+        figures: &[CpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, LoadBusy],
+        plot: Some(Throughput),
+        ..USUAL
+    },
+    Scenario {
+        name: "values",
+        title: "Larger values",
+        about: "GET at depth 1 over 50 connections; of the largest, over 8.",
+        points: &[
+            Point { name: "1 KB values", value_len: 1 << 10, ..GETS },
+            Point { name: "16 KB values", value_len: 16 << 10, keys: 2000, ..GETS },
+            Point { name: "1 MB values", value_len: (1 << 20) - 64, keys: 64, connections: 8, ..GETS },
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "mget",
+        title: "MGET of 100 keys",
+        about: "The keys lie in all slots, so before a cluster each command is divided among three nodes and joined again. A \
+                command here is one MGET.",
+        contestants: &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY, CLUSTER_HIT, CLUSTER_FORWARD, CLUSTER_ENVOY],
+        points: &[Point { name: "MGET of 100 keys, 50 connections", mix: "mget:100", ..GETS }],
+        ..USUAL
+    },
+    Scenario {
+        name: "cluster",
+        title: "Before a cluster of three",
+        about: "GET of 10,000 keys with 16-byte values. Clients of a proxy need to know nothing of the cluster. twemproxy does \
+                not know it either, and is missing here.",
+        contestants: &[REDIS, HIT, CLUSTER_HIT, FORWARD, CLUSTER_FORWARD, CLUSTER_ENVOY],
+        points: &[
+            Point { name: "depth 1, 50 connections", ..GETS },
+            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
+            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "idle",
+        title: "10,000 connections, mostly idle",
+        about: "GET over 1,000 busy connections, alone and with 9,000 others that were used once and are kept.",
+        contestants: &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY, GO],
+        points: &[
+            Point { name: "1,000 busy", connections: 1000, ..GETS },
+            Point { name: "1,000 busy, 9,000 idle", connections: 1000, idle: 9000, ..GETS },
+        ],
+        plot: Some(P99Us),
+        ..USUAL
+    },
+    Scenario {
+        name: "churn",
+        title: "Connections that come and go",
+        about: "Each of 50 clients connects, asks one GET, hangs up, and connects again. A command here has a connection of its \
+                own, and its latency begins with connecting.",
+        contestants: EVERYBODY,
+        points: &[Point { name: "one GET a connection", lifetime: Some(1), ..GETS }],
+        ..USUAL
+    },
+    Scenario {
+        name: "start",
+        title: "Cold start",
+        about: "From starting the process until it accepts a connection, and until it answers a PING, with its upstream there. \
+                Memory is that of a process that has done nothing else.",
+        contestants: EVERYBODY,
+        measure: Measure::Start,
+        points: &[Point { name: "cold start", ..GETS }],
+        figures: &[ListeningMs, AnsweringMs, ResidentMb, ProgramMb],
+        plot: Some(AnsweringMs),
+        ..USUAL
+    },
+    Scenario {
+        name: "connection-memory",
+        title: "Memory of a connection",
+        about: "10,000 connections are opened, answered one PING each, and left alone for some seconds.",
+        contestants: EVERYBODY,
+        measure: Measure::IdleConnections,
+        points: &[Point { name: "10,000 idle connections", connections: 10_000, ..GETS }],
+        figures: &[Connections, BytesPerConnection, ResidentMb],
+        plot: Some(BytesPerConnection),
+        most_rounds: 3,
+        ..USUAL
+    },
+    Scenario {
+        name: "item-memory",
+        title: "Memory of a cached item",
+        about: "Every key is read once through those who cache, and set in Redis itself. Keys have 16 bytes.",
+        contestants: &[REDIS, HIT, GO, PYTHON],
+        measure: Measure::Items,
+        points: &[
+            Point { name: "400,000 items of 16 bytes", keys: 400_000, ..GETS },
+            Point { name: "100,000 items of 1 KB", keys: 100_000, value_len: 1 << 10, ..GETS },
+        ],
+        figures: &[BytesPerItem, ResidentMb],
+        plot: Some(BytesPerItem),
+        most_rounds: 3,
+        ..USUAL
+    },
+    Scenario {
+        name: "uniform",
+        title: "Where a cache loses: uniform reads over 100 times the cache",
+        about: "GET of two million keys, all equally often, with a cache of 2 MiB, which holds less than a hundredth of them. Nearly \
+                every read is a miss, which costs Nearside the fetch, its bookkeeping, and an eviction.",
+        contestants: &[FORWARD, HIT, REDIS],
+        cache: "2MiB",
+        fill: false,
+        points: &[
+            Point { name: "depth 1, 50 connections", keys: 2_000_000, ..GETS },
+            Point { name: "depth 16, 50 connections", keys: 2_000_000, depth: 16, ..GETS },
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "writes",
+        title: "Where a cache loses: keys written as often as read",
+        about: "GET and SET, half and half, of 10,000 keys. Every SET drops a key from the cache, so about half of the reads are misses.",
+        contestants: &[FORWARD, HIT, REDIS],
+        points: &[
+            Point { name: "depth 1, 50 connections", mix: "get=50,set=50", ..GETS },
+            Point { name: "depth 16, 50 connections", mix: "get=50,set=50", depth: 16, ..GETS },
+        ],
+        ..USUAL
+    },
+];
