@@ -6,6 +6,7 @@
 mod scene;
 mod turn;
 
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -79,13 +80,8 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
                 if results[index].contestants[contestant].failure.is_some() {
                     continue;
                 }
-                eprint!(
-                    "\r\x1b[K{}, {}: round {}, {}",
-                    scene.scenario().name,
-                    group[index].name,
-                    round + 1,
-                    results[index].contestants[contestant].contestant
-                );
+                let name = &results[index].contestants[contestant].contestant;
+                tell(&format!("{}, {}: round {}, {name}", scene.scenario().name, group[index].name, round + 1));
                 let turn = match &rate {
                     Ok(rate) => scene.turn(contestant, &group[index], &tapes[index], *rate, settings),
                     Err(error) => Err(anyhow::anyhow!("{error}")),
@@ -95,8 +91,15 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
             }
         }
     }
-    eprint!("\r\x1b[K");
+    tell("");
     Ok(results)
+}
+
+/// Says on a terminal how far the run is, in place of what it said before.
+fn tell(progress: &str) {
+    if io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{progress}");
+    }
 }
 
 fn tape(point: &Point) -> Tape {
