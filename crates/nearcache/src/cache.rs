@@ -154,9 +154,9 @@ impl NearCache {
     }
 
     /// The server says that `key` may have changed: every variant of it is dropped, and no fetch of it that began before
-    /// will be stored.
-    pub fn invalidate(&self, key: &[u8], now: Time) {
-        self.drop_key(key, Change::Invalidated, now);
+    /// will be stored. If that was known already by a write through this proxy, gives how long.
+    pub fn invalidate(&self, key: &[u8], now: Time) -> Option<Duration> {
+        self.drop_key(key, Change::Invalidated, now)
     }
 
     /// A write through this proxy that names `key` was answered, or its outcome is unknown. To be called before any byte of
@@ -165,17 +165,21 @@ impl NearCache {
         self.drop_key(key, Change::Written, now);
     }
 
-    fn drop_key(&self, key: &[u8], change: Change, now: Time) {
+    fn drop_key(&self, key: &[u8], change: Change, now: Time) -> Option<Duration> {
         let mut locked = self.fills.lock(key);
         let has_poisoned = locked.poison();
         let removed = self.store.remove(key);
+        let mut known_for = None;
         if has_poisoned || !removed.is_empty() {
             locked.note_change(change, removed.is_used(), now);
+        } else if change == Change::Invalidated {
+            known_for = locked.written_for(now);
         }
         drop(locked);
         if !removed.is_empty() {
             self.removed.fetch_add(1, Ordering::Relaxed);
         }
+        known_for
     }
 
     /// Does what [`invalidate`](Self::invalidate) does, to every key of the cache that `matches`, and says how many those were.
@@ -192,14 +196,16 @@ impl NearCache {
         count
     }
 
-    /// Shows `visit` keys that were served since this was last called, each with a number of a database that it was served
-    /// from; until it says that it has seen enough. What it did not see is shown the next time.
-    pub fn recently_used(&self, mut visit: impl FnMut(&[u8], u16) -> bool) {
-        let mut goes_on = true;
+    /// Shows `visit` the keys that were served since this was last called, each with the number of a database that it was
+    /// served from. It looks at every entry, as a [`sweep`](Self::sweep) does.
+    pub fn recently_used(&self, mut visit: impl FnMut(&[u8], u16)) {
         self.store.each(|entry| {
             for variant in entry.variants() {
-                let (Some(terms), Some(scope)) = (variant.terms(), variant.scope()) else { continue };
-                goes_on = goes_on && (!terms.take_recently_used() || visit(entry.key(), scope.db));
+                if let (Some(terms), Some(scope)) = (variant.terms(), variant.scope())
+                    && terms.take_recently_used()
+                {
+                    visit(entry.key(), scope.db);
+                }
             }
         });
     }

@@ -213,6 +213,11 @@ impl LockedKey<'_> {
         self.fills.history.passes_by(self.hash)
     }
 
+    /// How long ago the key was written, if nobody has asked yet.
+    pub(crate) fn written_for(&mut self, now: Time) -> Option<Duration> {
+        self.fills.history.written_for(self.hash, now)
+    }
+
     pub(crate) fn last_change(&mut self) -> Option<LastChange> {
         self.fills.history.last_change(self.hash)
     }

@@ -6,6 +6,8 @@
 //!
 //! It is a small table that forgets: a key takes the place of another one that it collides with, once that has aged.
 
+use std::time::Duration;
+
 use crate::time::Time;
 
 /// Keys remembered in each shard.
@@ -45,13 +47,16 @@ struct Slot {
     /// How often replies were dropped unserved, less how often they were not.
     useless: u8,
     change: Change,
+    /// The server has said so too.
+    is_confirmed: bool,
 }
 
 pub(crate) struct History(Box<[Slot]>);
 
 impl Default for History {
     fn default() -> Self {
-        let slot = Slot { at: Time(0), tag: 0, pass_by: 0, useless: 0, change: Change::Invalidated };
+        let slot =
+            Slot { at: Time(0), tag: 0, pass_by: 0, useless: 0, change: Change::Invalidated, is_confirmed: false };
         Self(vec![slot; SLOTS].into())
     }
 }
@@ -67,7 +72,7 @@ impl History {
             }
             (slot.tag, slot.pass_by) = (tag, 0);
         }
-        (slot.at, slot.change) = (now, change);
+        (slot.at, slot.change, slot.is_confirmed) = (now, change, false);
         if change == Change::Flushed {
             return; // which says nothing of how the key is used
         }
@@ -82,6 +87,13 @@ impl History {
         let passes = slot.tag == tag && slot.pass_by > 0;
         slot.pass_by -= u16::from(passes);
         passes
+    }
+
+    /// How long ago the key was written, if that is its last change and this is asked for the first time.
+    pub(crate) fn written_for(&mut self, hash: u64, now: Time) -> Option<Duration> {
+        let (slot, tag) = self.slot(hash);
+        let is_known = slot.tag == tag && slot.change == Change::Written;
+        (is_known && !std::mem::replace(&mut slot.is_confirmed, true)).then(|| now - slot.at)
     }
 
     pub(crate) fn last_change(&mut self, hash: u64) -> Option<LastChange> {

@@ -61,24 +61,30 @@ fn what_was_served_since_the_last_time_is_shown_once() {
         fetch(&cache, &owner.lease(), key, GET, keep(b"+v\r\n"), START);
     }
     fetch(&cache, &owner.lease(), b"a", IN_DB_1, keep(b"+v\r\n"), START);
-    let recent = |most: usize| {
+    let recent = || {
         let mut seen = Vec::new();
-        cache.recently_used(|key, db| {
-            seen.push((key.to_vec(), db));
-            seen.len() < most
-        });
+        cache.recently_used(|key, db| seen.push((key.to_vec(), db)));
         seen.sort();
         seen
     };
-    assert_eq!(recent(10), []);
+    assert_eq!(recent(), []);
     assert_eq!(read(&cache, b"a", IN_DB_1, START), Read::Hit(b"+v\r\n".to_vec()));
     assert_eq!(lookup(&cache, b"c", START).name(), "hit");
-    assert_eq!(recent(10), [(b"a".to_vec(), 1), (b"c".to_vec(), 0)]);
-    assert_eq!(recent(10), []);
-    for key in [b"a", b"b", b"c"] {
-        assert_eq!(lookup(&cache, key, START).name(), "hit");
-    }
-    assert_eq!((recent(1).len(), recent(10).len(), recent(10).len()), (1, 2, 0));
+    assert_eq!(recent(), [(b"a".to_vec(), 1), (b"c".to_vec(), 0)]);
+    assert_eq!(recent(), []);
+}
+
+#[test]
+fn an_invalidation_tells_how_long_a_write_was_known() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+    cache.wrote(b"k", START + ms(1));
+    assert_eq!(cache.invalidate(b"k", START + ms(4)), Some(ms(3)));
+    assert_eq!(cache.invalidate(b"k", START + ms(5)), None, "it is told once");
+    fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+    assert_eq!(cache.invalidate(b"k", START + ms(6)), None, "nobody knew before");
+    assert_eq!(cache.invalidate(b"never read", START), None);
 }
 
 #[test]

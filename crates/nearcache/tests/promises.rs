@@ -249,7 +249,7 @@ impl World {
         match self.lanes[lane].stream.pop_front() {
             None => {}
             Some(FromServer::Heartbeat { sent_at }) => _ = self.lanes[lane].owner.renew(sent_at, self.now),
-            Some(FromServer::Invalidation { key }) => self.cache.invalidate(KEYS[key], self.now),
+            Some(FromServer::Invalidation { key }) => _ = self.cache.invalidate(KEYS[key], self.now),
             Some(FromServer::Fetched { ticket, key, version, ttl }) => {
                 let reply = format!("+{version}\r\n");
                 for waiter in ticket.complete(Answer::Store { reply: reply.as_bytes(), ttl }, self.now) {

@@ -170,6 +170,10 @@ pub(crate) struct WorkerMetrics {
     pub(crate) connections: Counter,
     /// Keys named by the upstream's invalidations; a flush counts as one.
     pub(crate) invalidations: Counter,
+    /// How long after the answer to a write its invalidation came, of keys that were cached.
+    pub(crate) invalidation_lag: Latency,
+    /// Keys that the upstream was told are in use.
+    pub(crate) keys_touched: Counter,
     /// Leases that ran out before a heartbeat renewed them.
     pub(crate) leases_lapsed: Counter,
     /// Commands answered `-OVERLOAD`.

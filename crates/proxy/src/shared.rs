@@ -35,6 +35,8 @@ pub(crate) enum Message {
     Connection(Stream),
     /// Fetch this from this node, on the loader lane that lives on this worker.
     Fetch(FillTicket, Arc<Node>, User),
+    /// Tell this node that these keys of this db are in use, on the loader lane that lives on this worker.
+    Touch(Arc<Node>, u16, Vec<Vec<u8>>),
     /// Sessions of this worker waited for this.
     Fetched(Fetched),
     /// Connect the loader lane of this node, user and db, which lives on this worker.
@@ -101,6 +103,8 @@ pub(crate) struct Shared {
     pub(crate) buffers: AtomicU64,
     /// CLIENT PAUSE.
     pause: Mutex<Pause>,
+    /// A NEARSIDE FLUSH with a pattern is under way.
+    pub(crate) flushing: AtomicBool,
     /// Shutdown has begun.
     pub(crate) draining: AtomicBool,
     /// What clients ask the upstream's COMMAND INFO about.
@@ -168,6 +172,7 @@ impl Shared {
             confirmed: watch::Sender::new(Time(0)),
             buffers: AtomicU64::new(0),
             pause: Mutex::default(),
+            flushing: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             unknown_commands,
             upstream_version: ArcSwap::from_pointee(String::new()),

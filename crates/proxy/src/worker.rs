@@ -127,6 +127,10 @@ impl Worker {
             Message::Connection(stream) => self.accept(stream),
             Message::Fetch(ticket, node, user) => self.fetch_here(ticket, &node, &user),
             Message::Fetched(fetched) => self.fetched(&fetched),
+            Message::Touch(node, db, keys) => {
+                let lane = self.loaders.borrow().get(&(node.id(), User::OWN, db)).cloned();
+                lane.inspect(|lane| lane.touch(&keys));
+            }
             Message::Load(node, user, db) => drop(self.loader(&node, &user, db)),
             Message::Topology => self.take_up_topology(),
             Message::End { session, reason } => {

@@ -241,7 +241,7 @@ impl World {
         while let Ok(sent) = from_server.recv() {
             let current = locked(&self.server).connection;
             match sent {
-                Sent::Invalidation { connection } if connection == current => self.cache.invalidate(KEY, NOW),
+                Sent::Invalidation { connection } if connection == current => _ = self.cache.invalidate(KEY, NOW),
                 Sent::Invalidation { .. } => {}
                 Sent::Answer { connection, ticket, value } if connection == current => {
                     let reply = format!("+{value}\r\n");

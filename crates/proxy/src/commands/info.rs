@@ -120,7 +120,7 @@ fn text(reply: &[u8]) -> Option<(Protocol, &[u8])> {
 }
 
 /// `# Nearside`: numbers of the whole process, whatever worker is asked. The counts are those of `/metrics`.
-fn section(shared: &Shared) -> String {
+pub(super) fn section(shared: &Shared) -> String {
     let sum = |counter: fn(&WorkerMetrics) -> &Counter| -> u64 {
         shared.metrics.iter().map(|metrics| counter(metrics).get()).sum()
     };
@@ -148,6 +148,7 @@ fn section(shared: &Shared) -> String {
     field("cache_hits", &served(Route::Hit));
     field("cache_misses", &shared.metrics.iter().map(|metrics| metrics.cache_misses()).sum::<u64>());
     field("invalidations", &sum(|metrics| &metrics.invalidations));
+    field("keys_touched", &sum(|metrics| &metrics.keys_touched));
     field("leases_lapsed", &sum(|metrics| &metrics.leases_lapsed));
     for route in Route::ALL {
         field(&format!("commands_{}", route.label()), &served(route));

@@ -18,6 +18,7 @@
 //! | `info` | INFO, to which the proxy adds a section |
 //! | `cluster_face` | CLUSTER, as the cluster of one node that clients see |
 //! | `sentinel_face` | SENTINEL, as the Sentinel of one primary that clients may be shown |
+//! | `nearside` | NEARSIDE: what people ask the proxy itself |
 //! | `unknown` | commands that are not in the table |
 //! | `table` | what is known of each command |
 
@@ -35,6 +36,7 @@ pub(crate) mod info;
 pub(crate) mod join;
 mod kill_script;
 pub(crate) mod mget;
+mod nearside;
 mod pinned;
 pub(crate) mod place;
 mod pubsub;
@@ -193,8 +195,8 @@ fn shown(command: &Command) -> String {
 }
 
 /// Redis's words for a request with too many or too few arguments.
-fn wrong_arity(state: &mut State, command: &Command) -> Flow {
+fn wrong_arity(state: &mut State, name: &str) -> Flow {
     state.turn.own += 1;
-    state.answer_error(format!("ERR wrong number of arguments for '{}' command", command.name));
+    state.answer_error(format!("ERR wrong number of arguments for '{name}' command"));
     Flow::Done
 }

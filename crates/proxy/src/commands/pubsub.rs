@@ -27,7 +27,7 @@ const MONITORS: &str = "ERR Replica can't interact with the keyspace";
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let Some(verb) = Verb::named(command.name.as_bytes()) else { unreachable!("the table has no other such command") };
     if !command.arity_ok(call.request.len()) {
-        return wrong_arity(state, command);
+        return wrong_arity(state, &command.name);
     }
     if let Err(flow) = prepare(session, state, verb.begins) {
         return flow;
@@ -59,7 +59,7 @@ fn prepare(session: &Rc<Session>, state: &mut State, begins: bool) -> Result<Pla
 /// Has a server show what its clients do: of a cluster one node, the one that gets this session's commands without keys.
 pub(super) fn monitor(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
-        return wrong_arity(state, command);
+        return wrong_arity(state, &command.name);
     }
     match prepare(session, state, true) {
         Err(flow) => flow,
@@ -79,7 +79,7 @@ pub(super) fn restricted(state: &mut State, call: &Call<'_>, command: &Command) 
         return (!command.flags.contains(Flags::NO_AUTH)).then(|| refuse(state, NOAUTH));
     }
     if !command.arity_ok(call.request.len()) {
-        return Some(wrong_arity(state, command));
+        return Some(wrong_arity(state, &command.name));
     }
     if state.is_confined() {
         return confined(state, call, command);

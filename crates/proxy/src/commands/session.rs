@@ -10,7 +10,7 @@ use crate::session::state::State;
 /// Answers one.
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
-        return wrong_arity(state, command);
+        return wrong_arity(state, &command.name);
     }
     let request = &call.request;
     let flow = match &*command.name {

@@ -27,7 +27,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     // A key, and for MSET its value.
     let step = if &*command.name == "mset" { 2 } else { 1 };
     if !(call.request.len() - 1).is_multiple_of(step) {
-        return wrong_arity(state, command);
+        return wrong_arity(state, &command.name);
     }
     let groups = by_slot(&call.request, step);
     let mut parts = Vec::with_capacity(groups.len());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use nearside_resp::Request;
 
 use super::table::Command;
-use super::{Call, Flow, NOAUTH, proceed, refuse, sentinel_face};
+use super::{Call, Flow, NOAUTH, nearside, proceed, refuse, sentinel_face};
 use crate::session::Session;
 use crate::session::state::{Learned, Question, State};
 use crate::shared::Unknown;
@@ -23,6 +23,9 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
     }
     if !state.authenticated {
         return refuse(state, NOAUTH);
+    }
+    if nearside::is_meant(state, &call.request) {
+        return nearside::run(session, state, &call.request);
     }
     if sentinel_face::is_meant(session, state, &call.request) {
         return sentinel_face::run(session, state, &call.request);

@@ -115,8 +115,21 @@ impl Snapshot {
         let invalidations = self.sum(|worker| worker.invalidations.get());
         let help = "Keys that the upstream named in invalidations; a flush counts as one";
         out.counter("nearside_invalidations", help, invalidations)?;
+        let touched = self.sum(|worker| worker.keys_touched.get());
+        let help = "Keys read from the near-cache that the upstream was told are in use, as it evicts others first";
+        out.counter("nearside_keys_touched", help, touched)?;
+        self.encode_lag(out)?;
         let lapsed = self.sum(|worker| worker.leases_lapsed.get());
         out.counter("nearside_leases_lapsed", "Times that a lease ran out before the upstream renewed it", lapsed)
+    }
+
+    fn encode_lag(&self, out: &mut Families<'_>) -> fmt::Result {
+        let help = "Time from the answer to a write through the proxy to its invalidation, of keys that were cached";
+        let mut family = out.family("nearside_invalidation_lag_seconds", help, MetricType::Histogram)?;
+        let mut counts = [0; LATENCY_BUCKETS];
+        let lags = self.shared.metrics.iter().map(|worker| &worker.invalidation_lag);
+        let sum = Duration::from_nanos(lags.map(|lag| lag.collect(&mut counts)).sum()).as_secs_f64();
+        family.encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets(counts), None)
     }
 
     fn encode_upstream(&self, out: &mut Families<'_>) -> fmt::Result {

@@ -15,6 +15,7 @@ mod health;
 mod logins;
 mod metrics;
 mod questions;
+mod recency;
 mod seldom;
 mod sentinel;
 mod signals;
@@ -97,11 +98,12 @@ fn start_background(shared: &Arc<Shared>, admin: Vec<Acceptor>, questions: mpsc:
             tasks.spawn(sentinel::watch(Arc::clone(shared), sentinels.clone(), Arc::clone(&clients), pings))
         }
     };
-    tasks.spawn(questions::run(Arc::clone(shared), clients, questions));
+    tasks.spawn(questions::run(Arc::clone(shared), Arc::clone(&clients), questions));
     let attempts = shared.attempts.lock().unwrap_or_else(PoisonError::into_inner).take();
     tasks.spawn(logins::run(Arc::clone(shared), attempts.expect("they are taken once")));
     if let Some(cache) = &shared.cache {
         tasks.spawn(sweep::run(Arc::clone(cache)));
+        tasks.spawn(recency::run(Arc::clone(shared), Arc::clone(cache), Arc::clone(&clients)));
     }
     admin::start(&mut tasks, Admin { health, metrics }, admin);
     tasks

@@ -96,6 +96,12 @@ impl UpstreamClient {
         self.command("COMMAND", std::iter::once("INFO").chain(names.iter().copied())).await
     }
 
+    /// The section `memory` of INFO.
+    pub(super) async fn memory(&self) -> Result<String, UpstreamError> {
+        let reply = self.command("INFO", ["memory"]).await?;
+        Ok(String::from_utf8_lossy(reply.as_bytes().unwrap_or_default()).into_owned())
+    }
+
     /// What it says of its cluster. Asked under `address`, which stands for nodes that don't tell theirs.
     pub(super) async fn cluster_view(&self, address: &UpstreamAddress) -> Result<View, UpstreamError> {
         let nodes = self.command("CLUSTER", ["NODES"]).await?;

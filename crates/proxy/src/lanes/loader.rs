@@ -40,6 +40,8 @@ use crate::worker::Worker;
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// Heartbeats under way at most: on a link slower than the lease, more would not help.
 const BEATS_IN_FLIGHT: usize = 8;
+/// Keys of one TOUCH: some microseconds of the server's time.
+const KEYS_PER_TOUCH: usize = 64;
 /// Pause before another try at an upstream that cannot be cached from: a replica, a server without tracking.
 const UNFIT_PAUSE: Duration = Duration::from_secs(5);
 /// The same, where the lane's user may not read as the cache needs it, or is not let in.
@@ -62,6 +64,8 @@ enum Awaiting {
     FieldTtls(FillTicket, Bytes, Option<i64>),
     /// `PTTL` of a heartbeat.
     BeatKey,
+    /// `TOUCH`.
+    Touch,
     /// `HELLO` of a heartbeat sent at this time.
     BeatRole(Time),
 }
@@ -162,6 +166,28 @@ impl LoaderLane {
             self.beat(&mut state, now);
         }
         drop(state);
+        self.wake();
+    }
+
+    /// Tells the node that these keys are in use: reads that are answered here leave no trace there.
+    pub(crate) fn touch(&self, keys: &[Vec<u8>]) {
+        let mut state = self.state.borrow_mut();
+        if !state.up || state.output.len() > OUTPUT_LIMIT / 2 {
+            return;
+        }
+        if state.awaiting.is_empty() {
+            state.progress = clock::now();
+        }
+        // In a cluster the keys of one command are of one slot.
+        let per_command = if self.worker.topology().is_cluster() { 1 } else { KEYS_PER_TOUCH };
+        for keys in keys.chunks(per_command) {
+            let command: Vec<&[u8]> = [&b"TOUCH"[..]].into_iter().chain(keys.iter().map(|key| &key[..])).collect();
+            encode::command(state.output.tail(), &command);
+            state.awaiting.push_back(Awaiting::Touch);
+            self.count_commands(1);
+        }
+        drop(state);
+        self.worker.metrics().keys_touched.add(keys.len() as u64);
         self.wake();
     }
 
@@ -415,7 +441,11 @@ impl LoaderLane {
         match items.get(1).and_then(Value::as_items) {
             Some(keys) => {
                 self.worker.metrics().invalidations.add(keys.len() as u64);
-                keys.iter().filter_map(Value::as_bytes).for_each(|key| self.cache.invalidate(key, now));
+                for key in keys.iter().filter_map(Value::as_bytes) {
+                    if let Some(lag) = self.cache.invalidate(key, now) {
+                        self.worker.metrics().invalidation_lag.record(lag.as_nanos() as u64, 1);
+                    }
+                }
             }
             None => {
                 // FLUSHALL, FLUSHDB, a full resync: everything that was fetched here.
@@ -445,6 +475,8 @@ impl LoaderLane {
                     return Err(LinkError::NotCoherent("the user may not run PTTL".to_owned()));
                 }
             }
+            // Who may not run it does without.
+            Some(Awaiting::Touch) => {}
             Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind),
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),

@@ -34,7 +34,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
 
 fn answer(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if !command.arity_ok(call.request.len()) {
-        return wrong_arity(state, command);
+        return wrong_arity(state, &command.name);
     }
     let request = &call.request;
     let face = &session.worker().shared().face;

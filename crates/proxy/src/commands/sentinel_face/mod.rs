@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use nearside_resp::{Protocol, Request, encode};
 
-use super::{Flow, client, refuse};
+use super::{Flow, client, refuse, wrong_arity};
 use crate::face::{Endpoint, Face};
 use crate::session::Session;
 use crate::session::own::Own;
@@ -77,12 +77,6 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
         _ => state.answer(|out, _| encode::array_header(out, 0)),
     }
     state.turn.own += 1;
-    Flow::Done
-}
-
-fn wrong_arity(state: &mut State, name: &str) -> Flow {
-    state.turn.own += 1;
-    state.answer_error(format!("ERR wrong number of arguments for '{name}' command"));
     Flow::Done
 }
 

@@ -283,7 +283,7 @@ pub(super) fn queue_unplaced(session: &Rc<Session>, state: &mut State, call: &Ca
         (Route::Transaction, "exec") => return settle(session, state, call, command, None),
         _ if std::ptr::eq(command, Command::absent()) => return doom(state, unknown::text(&call.request)),
         _ if !command.arity_ok(call.request.len()) => {
-            let flow = wrong_arity(state, command);
+            let flow = wrong_arity(state, &command.name);
             set_doomed(state);
             return flow;
         }
