@@ -19,7 +19,8 @@ const WAITING: &str = "
     a: BLPOP {t}q 0.01
     a> BLMOVE {t}q {t}r LEFT RIGHT 0
     blocked 1
-    b| RPUSH {t}q three | LRANGE {t}r 0 -1
+    b: RPUSH {t}q three
+    b: LRANGE {t}r 0 -1
     a<
     a> BZPOPMIN {t}z 0
     blocked 1

@@ -101,7 +101,7 @@ impl Entry {
     }
 
     /// What it has for a read.
-    #[inline]
+    #[inline(always)] // into the search that has found it: every hit passes here
     pub(crate) fn find(&self, scope: Scope<'_>, now: Time) -> Read<ReplyRef<'_>> {
         match &self.0.header.header {
             Header::Variant(terms) => self.serve(terms, scope, now),
@@ -109,10 +109,10 @@ impl Entry {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn serve(&self, terms: &Terms, scope: Scope<'_>, now: Time) -> Read<ReplyRef<'_>> {
         let (arguments, bytes) = self.arguments_and_reply(terms);
-        if terms.scope(arguments) != scope || !terms.allow(now) {
+        if !terms.are_for(scope, arguments) || !terms.allow(now) {
             return Read::Miss;
         }
         terms.note_use();
@@ -153,7 +153,7 @@ impl Entry {
         Some(terms.scope(self.arguments_and_reply(terms).0))
     }
 
-    #[inline]
+    #[inline(always)]
     fn arguments_and_reply(&self, terms: &Terms) -> (&[u8], &[u8]) {
         match &self.0.slice[usize::from(terms.key_len)..] {
             [LONG_ARGUMENTS, low, high, rest @ ..] => rest.split_at(usize::from(u16::from_le_bytes([*low, *high]))),

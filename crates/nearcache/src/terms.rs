@@ -30,9 +30,16 @@ impl Terms {
         Self { lease, deadline, user, db, command, marks: AtomicU8::new(0), key_len }
     }
 
-    #[inline]
     pub(crate) fn scope<'a>(&self, arguments: &'a [u8]) -> Scope<'a> {
         Scope { user: self.user, db: self.db, command: self.command, arguments }
+    }
+
+    /// Whether a reply with these arguments is for `scope`.
+    #[inline(always)]
+    pub(crate) fn are_for(&self, scope: Scope<'_>, arguments: &[u8]) -> bool {
+        (self.user, self.db, self.command) == (scope.user, scope.db, scope.command)
+            && arguments.len() == scope.arguments.len()
+            && (arguments.is_empty() || arguments == scope.arguments)
     }
 
     #[inline]

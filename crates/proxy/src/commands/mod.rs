@@ -143,7 +143,7 @@ fn route(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Co
     match command.route {
         Route::Cached => cached::run(session, state, call, command),
         Route::Split(_) if command.cached.is_some() && call.request.len() == 2 => {
-            cached::run(session, state, call, command)
+            cached::run_single(session, state, call, command)
         }
         Route::All(join) => every_node::run(session, state, call, command, join),
         Route::Split(Join::Values) => mget::run(session, state, call, command),

@@ -14,13 +14,13 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use nearside_nearcache::Time;
 use nearside_resp::{Protocol, ReplyKind, ReplyScanner};
 
 use super::connect::{self, Opened, Setup};
-use super::link::LinkError;
+use super::link::{self, LinkError};
 use crate::metrics::CutOff;
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -30,8 +30,6 @@ use crate::topology::Node;
 use crate::users::User;
 use crate::worker::Worker;
 
-/// Reads of one turn, so that a flood of messages does not starve the other tasks of the worker.
-const READS_PER_TURN: usize = 8;
 /// Spelled as nobody else spells it, so that it can be left out of what MONITOR shows.
 const HELLO: &[u8] = b"*1\r\n$5\r\nHello\r\n";
 const HELLO_IN_MONITOR: &[u8] = b"] \"Hello\"\r\n";
@@ -221,28 +219,15 @@ impl Feed {
     /// Moves bytes both ways until the connection ends.
     fn poll_serve(&self, cx: &mut Context<'_>, socket: &Socket, scanner: &mut ReplyScanner) -> Poll<LinkError> {
         self.waker.set(Some(cx.waker().clone()));
-        for turn in 0.. {
-            if let Some(error) = self.state.borrow_mut().condemned.take() {
-                return Poll::Ready(error);
-            }
-            if turn == READS_PER_TURN {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match self.poll_frames(cx, socket, scanner) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => break,
-            }
+        // What one read brings may end the feed.
+        let read = |cx: &mut Context<'_>| {
+            let condemned = self.state.borrow_mut().condemned.take();
+            condemned.map_or_else(|| self.poll_frames(cx, socket, scanner), |error| Poll::Ready(Err(error)))
+        };
+        if let Err(error) = link::poll_reads(cx, read) {
+            return Poll::Ready(error);
         }
-        let state = &mut *self.state.borrow_mut();
-        if state.output.is_empty() {
-            return Poll::Pending;
-        }
-        match state.output.poll_flush(cx, socket) {
-            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
-            _ => Poll::Pending,
-        }
+        link::poll_write(cx, socket, &mut self.state.borrow_mut().output)
     }
 
     /// One read, and all that is in it.
@@ -253,12 +238,7 @@ impl Feed {
         scanner: &mut ReplyScanner,
     ) -> Poll<Result<(), LinkError>> {
         let mut buffer = self.worker.scratch();
-        let count = match socket.poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
-            Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            Poll::Pending => return Poll::Pending,
-        };
+        let count = ready!(link::poll_read(cx, socket, &mut buffer))?;
         self.state.borrow_mut().progress = clock::now();
         let result = self.distribute(&buffer[..count], scanner);
         drop(buffer);

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use nearside_resp::{Protocol, ReplyScanner};
 use self::redirected::Redirected;
 use self::sent::SentFrames;
 use super::connect::{self, ConnectError, Opened, Setup};
-use super::link::{Backoff, Link, LinkError};
+use super::link::{self, Backoff, Link, LinkError};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -40,8 +40,6 @@ const OUTPUT_LIMIT: usize = 16 << 20;
 const DEPTH_LIMIT: usize = 1 << 16;
 /// Bytes of commands in flight past which sessions wait, where they are kept until they are answered: in a cluster.
 const KEPT_LIMIT: usize = 64 << 20;
-/// Reads of one turn, so that a flood of replies does not starve the other tasks of the worker.
-const READS_PER_TURN: usize = 8;
 /// A connection that carried nothing for this long is closed; the next command opens another.
 const IDLE_AFTER: Duration = Duration::from_secs(300);
 /// A lane to a node that is no part of the topology ends when it has carried nothing for this long. One that was made
@@ -453,16 +451,8 @@ impl ForwardLane {
         if let Some(error) = self.condemnation() {
             return Poll::Ready(error);
         }
-        for turn in 0.. {
-            if turn == READS_PER_TURN {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match self.poll_replies(cx, socket, scanner) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => break,
-            }
+        if let Err(error) = link::poll_reads(cx, |cx| self.poll_replies(cx, socket, scanner)) {
+            return Poll::Ready(error);
         }
         if let Poll::Ready(Err(error)) = self.poll_write(cx, socket) {
             return Poll::Ready(error.into());
@@ -519,12 +509,7 @@ impl ForwardLane {
         scanner: &mut ReplyScanner,
     ) -> Poll<Result<(), LinkError>> {
         let mut buffer = self.worker.scratch();
-        let count = match socket.poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
-            Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            Poll::Pending => return Poll::Pending,
-        };
+        let count = ready!(link::poll_read(cx, socket, &mut buffer))?;
         let mut redirected = Vec::new();
         let result = self.distribute(&buffer[..count], scanner, &mut self.worker.touched(), &mut redirected);
         drop(buffer);

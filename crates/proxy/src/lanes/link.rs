@@ -1,8 +1,15 @@
-//! The state of a lane's connection, and when to try again.
+//! What all lanes have in common: the state of a connection, when to try again, how bytes are moved.
 
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nearside_nearcache::Time;
+
+use crate::net::socket::Socket;
+use crate::output::Output;
+
+/// Reads of one turn, so that a flood of replies does not starve the other tasks of the worker.
+const READS_PER_TURN: usize = 8;
 
 /// Pause after the first failed attempt.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -66,6 +73,43 @@ pub(crate) enum LinkError {
     /// The near-cache's rules forbid to go on with this connection.
     #[error("{0}")]
     NotCoherent(String),
+}
+
+/// One read: never of nothing.
+#[inline]
+pub(super) fn poll_read(cx: &mut Context<'_>, socket: &Socket, buffer: &mut [u8]) -> Poll<Result<usize, LinkError>> {
+    Poll::Ready(match ready!(socket.poll_read(cx, buffer)) {
+        Ok(0) => Err(LinkError::Closed),
+        Ok(count) => Ok(count),
+        Err(error) => Err(error.into()),
+    })
+}
+
+/// Reads as often as there is something to read, and one turn allows; the task is woken for what is left.
+#[inline]
+pub(super) fn poll_reads(
+    cx: &mut Context<'_>,
+    mut read: impl FnMut(&mut Context<'_>) -> Poll<Result<(), LinkError>>,
+) -> Result<(), LinkError> {
+    for _ in 0..READS_PER_TURN {
+        match read(cx) {
+            Poll::Ready(outcome) => outcome?,
+            Poll::Pending => return Ok(()),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Ok(())
+}
+
+/// Writes what there is. Pending, unless the connection has ended.
+pub(super) fn poll_write(cx: &mut Context<'_>, socket: &Socket, output: &mut Output) -> Poll<LinkError> {
+    if output.is_empty() {
+        return Poll::Pending;
+    }
+    match output.poll_flush(cx, socket) {
+        Poll::Ready(Err(error)) => Poll::Ready(error.into()),
+        _ => Poll::Pending,
+    }
 }
 
 #[cfg(test)]

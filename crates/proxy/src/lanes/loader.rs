@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::field_expiry;
-use super::link::{Backoff, LinkError};
+use super::link::{self, Backoff, LinkError};
 use crate::commands::cached::query::{self, Query};
 use crate::commands::cached::reads::{CachedRead, Fields};
 use crate::config::Rule;
@@ -348,14 +348,7 @@ impl LoaderLane {
         while beats.poll_tick(cx).is_ready() {
             self.beat_if_needed();
         }
-        let mut state = self.state.borrow_mut();
-        if state.output.is_empty() {
-            return Poll::Pending;
-        }
-        match state.output.poll_flush(cx, socket) {
-            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
-            _ => Poll::Pending,
-        }
+        link::poll_write(cx, socket, &mut self.state.borrow_mut().output)
     }
 
     /// A quarter of `max-staleness` has passed.
@@ -395,12 +388,7 @@ impl LoaderLane {
         scanner: &mut ReplyScanner,
     ) -> Poll<Result<(), LinkError>> {
         let mut buffer = self.worker.scratch();
-        let count = match socket.poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
-            Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            Poll::Pending => return Poll::Pending,
-        };
+        let count = ready!(link::poll_read(cx, socket, &mut buffer))?;
         let result = self.take_in(&buffer[..count], scanner);
         drop(buffer);
         self.worker.flush_touched();

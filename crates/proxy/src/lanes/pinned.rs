@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use nearside_resp::{Protocol, ReplyScanner, encode};
 pub(crate) use self::pool::Pool;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::forward::{Frame, LaneKey};
-use super::link::LinkError;
+use super::link::{self, LinkError};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -35,8 +35,6 @@ use crate::topology::redirect::Redirect;
 use crate::users::User;
 use crate::worker::Worker;
 
-/// Reads of one turn, so that a flood of replies does not starve the other tasks of the worker.
-const READS_PER_TURN: usize = 8;
 /// Unwritten bytes past which the session waits before adding more. One command may overshoot it by its own length.
 const OUTPUT_LIMIT: usize = 16 << 20;
 
@@ -388,25 +386,10 @@ impl PinnedLane {
         if let Some(error) = self.state.borrow_mut().condemned.take() {
             return Poll::Ready(error);
         }
-        for turn in 0.. {
-            if turn == READS_PER_TURN {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match self.poll_replies(cx, socket, scanner) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => break,
-            }
+        if let Err(error) = link::poll_reads(cx, |cx| self.poll_replies(cx, socket, scanner)) {
+            return Poll::Ready(error);
         }
-        let state = &mut *self.state.borrow_mut();
-        if state.output.is_empty() {
-            return Poll::Pending;
-        }
-        match state.output.poll_flush(cx, socket) {
-            Poll::Ready(Err(error)) => Poll::Ready(error.into()),
-            _ => Poll::Pending,
-        }
+        link::poll_write(cx, socket, &mut self.state.borrow_mut().output)
     }
 
     /// One read, and all that is in it.
@@ -417,12 +400,7 @@ impl PinnedLane {
         scanner: &mut ReplyScanner,
     ) -> Poll<Result<(), LinkError>> {
         let mut buffer = self.worker.scratch();
-        let count = match socket.poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(0)) => return Poll::Ready(Err(LinkError::Closed)),
-            Poll::Ready(Ok(count)) => count,
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-            Poll::Pending => return Poll::Pending,
-        };
+        let count = ready!(link::poll_read(cx, socket, &mut buffer))?;
         let result = self.distribute(&buffer[..count], scanner);
         drop(buffer);
         let (owner, is_idle) = {

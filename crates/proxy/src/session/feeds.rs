@@ -6,7 +6,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use nearside_nearcache::Time;
@@ -19,13 +18,8 @@ use crate::commands::place;
 use crate::lanes::feed::{Feed, Heard};
 use crate::metrics::CutOff;
 use crate::topology::Node;
-use crate::topology::redirect::Redirect;
+use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// How often a step is sent on from one node to another: as on the shared lanes.
-const MAX_REDIRECTIONS: u8 = 16;
-/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
-const PAUSE_FROM: u8 = 2;
-const PAUSE: Duration = Duration::from_millis(100);
 const OTHER_LOGIN: &str =
     "ERR what this connection has subscribed to, it has with another password: unsubscribe from all of it before";
 
@@ -207,12 +201,12 @@ fn refuse(state: &mut State, request: &Request, text: &str) {
 fn answered(session: &Rc<Session>, state: &mut State, subscriptions: &mut Subscriptions, mut request: Request) {
     let held = std::mem::take(&mut request.held);
     let error = request.error.take();
-    let redirect = error.as_ref().and_then(|line| redirect(subscriptions, &request, line));
+    let redirect = error.as_ref().and_then(|line| redirected(subscriptions, &request, line));
     match error {
         None => confirm(state, subscriptions, &request),
         // The slot has left the node, and the subscription with it.
         Some(_) if redirect.is_some() && !request.verb.begins => confirm(state, subscriptions, &request),
-        Some(_) if matches!(redirect, Some(Redirect::Moved(..))) && request.redirections < MAX_REDIRECTIONS => {
+        Some(_) if matches!(redirect, Some(Redirect::Moved(..))) && request.redirections < MOST_REDIRECTIONS => {
             state.replies.push(&held, &mut state.output);
             return send_on(session, state, subscriptions, request, redirect);
         }
@@ -229,7 +223,7 @@ fn answered(session: &Rc<Session>, state: &mut State, subscriptions: &mut Subscr
 }
 
 /// What a node of a cluster says of a shard channel that is not its own.
-fn redirect(subscriptions: &mut Subscriptions, request: &Request, line: &[u8]) -> Option<Redirect> {
+fn redirected(subscriptions: &mut Subscriptions, request: &Request, line: &[u8]) -> Option<Redirect> {
     let asked = Arc::clone(subscriptions.source(request.node)?.feed.node());
     Redirect::parse(line, asked.address()).filter(|_| request.verb.kind == Kind::Shard)
 }
@@ -256,21 +250,22 @@ fn send_on(
     state: &State,
     subscriptions: &mut Subscriptions,
     mut request: Request,
-    redirect: Option<Redirect>,
+    redirection: Option<Redirect>,
 ) {
     session.worker.shared().topology_doubted.notify_one();
     request.redirections += 1;
-    let node = match redirect {
+    let node = match redirection {
         Some(Redirect::Moved(_, address)) => place::member(session, &address),
         _ => None,
     };
     if let Some(node) = node.filter(|_| request.redirections < PAUSE_FROM) {
         return ask(session, state, subscriptions, request, &[node]);
     }
+    let pause = redirect::pause(request.redirections);
     subscriptions.request = Some(request);
     let session = Rc::clone(session);
     tokio::task::spawn_local(async move {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
         session.ask_again();
     });
 }

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use nearside_resp::Protocol;
 
@@ -14,13 +13,8 @@ use crate::commands::place;
 use crate::lanes::pinned::{Moved, PinnedLane};
 use crate::metrics::CutOff;
 use crate::topology::Node;
-use crate::topology::redirect::Redirect;
+use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// How often a command is sent on from one node to another: as on the shared lanes.
-const MAX_REDIRECTIONS: u8 = 16;
-/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
-const PAUSE_FROM: u8 = 2;
-const PAUSE: Duration = Duration::from_millis(100);
 /// What a client may send while it waits at the server, and still be seen to hang up.
 const READ_AHEAD: usize = 1 << 20;
 
@@ -94,9 +88,9 @@ impl Session {
 
     /// A node has not carried the command out, because another one has its keys: it goes there.
     pub(crate) fn pinned_moved(self: &Rc<Self>, lane: &PinnedLane, moved: Moved) {
-        if moved.redirections == MAX_REDIRECTIONS {
+        if moved.redirections == MOST_REDIRECTIONS {
             let line =
-                format!("-UPSTREAM the cluster sent the command on {MAX_REDIRECTIONS} times; it was not executed\r\n");
+                format!("-UPSTREAM the cluster sent the command on {MOST_REDIRECTIONS} times; it was not executed\r\n");
             return self.deliver(moved.sequence, line.as_bytes(), true);
         }
         let target = match &moved.redirect {
@@ -111,7 +105,7 @@ impl Session {
         }
         let session = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(redirect::pause(moved.redirections)).await;
             session.move_to(&node, moved);
         });
     }

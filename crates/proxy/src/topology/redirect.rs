@@ -2,11 +2,26 @@
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>.
 //! Whichever it is, the command was not executed.
 
+use std::time::Duration;
+
 use super::Slot;
 use crate::config::UpstreamAddress;
 
 /// Longer lines are no redirections: the longest code, a slot, a host name (RFC 1035: 255 bytes), a port.
 pub(crate) const LONGEST: usize = 320;
+
+/// How often one command is sent on before its client is told.
+pub(crate) const MOST_REDIRECTIONS: u8 = 16;
+/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
+pub(crate) const PAUSE_FROM: u8 = 3;
+/// The first pause. It doubles up to [`LONGEST_PAUSE`]: until a client is told, some 3 s have passed.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The pause before a command is sent on that has been sent on `times` times.
+pub(crate) fn pause(times: u8) -> Duration {
+    (FIRST_PAUSE * 2_u32.pow(u32::from(times).min(16))).min(LONGEST_PAUSE)
+}
 
 /// An error that asks for another try.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,8 +35,14 @@ fn scope<'a>(state: &State, command: u8, arguments: &'a [u8]) -> Scope<'a> {
     Scope { user: state.user.id(), db: state.db, command, arguments }
 }
 
+/// As [`run`], of one key by a command that may name several.
+#[inline(never)]
+pub(super) fn run_single(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    run(session, state, call, command)
+}
+
 /// Serves one read.
-#[inline]
+#[inline(always)] // into the one place that routes: it is the path of a hit
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
     let (Some(cache), Some(number)) = (worker.cache(), command.cached) else {
@@ -65,7 +71,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
 
 /// Answers from the near-cache, which is locked meanwhile; or takes the reply out, if it cannot be sent at once or takes
 /// long to copy.
-#[inline]
+#[inline(always)]
 fn hit(state: &mut State, scope: Scope<'_>, reply: &ReplyRef<'_>) -> Option<CachedReply> {
     state.turn.hits += 1;
     if !state.replies.is_empty() || reply.len() >= SHARE_FROM {
@@ -87,6 +93,7 @@ fn answer(state: &mut State, scope: Scope<'_>, reply: CachedReply) -> Flow {
 }
 
 /// Has the reply fetched from the node that serves the key, or waits for who fetches it already.
+#[inline(never)]
 fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, scope: Scope<'_>) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return bypass(session, state, call, command) };
@@ -140,11 +147,13 @@ pub(crate) fn value_for(reply: &[u8], protocol: Protocol) -> &[u8] {
     if protocol == Protocol::Resp2 && reply == NIL_RESP3 { NIL_RESP2 } else { reply }
 }
 
+#[inline(never)]
 fn upstream(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     forward::run(session, state, call, command, Shape::Plain)
 }
 
 /// A read that the near-cache cannot serve this time.
+#[inline(never)]
 fn bypass(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let flow = upstream(session, state, call, command);
     if flow != Flow::Wait {

@@ -55,13 +55,17 @@ pub(crate) fn encode(out: &mut Vec<u8>, key: &[u8], command: u8, arguments: &[u8
 }
 
 /// Appends a reply that was fetched in RESP3, as a client of `protocol` gets it.
-#[inline]
+#[inline(always)]
 pub(super) fn append(out: &mut Vec<u8>, protocol: Protocol, command: u8, arguments: &[u8], reply: &[u8]) {
-    let read = CachedRead::of(command);
-    if protocol == Protocol::Resp3 || read.is_same(reply) {
+    if protocol == Protocol::Resp3 || CachedRead::of(command).is_same(reply) {
         return out.extend_from_slice(reply);
     }
-    as_resp2::append(out, reply, read.difference(arguments));
+    append_in_resp2(out, command, arguments, reply);
+}
+
+#[inline(never)]
+fn append_in_resp2(out: &mut Vec<u8>, command: u8, arguments: &[u8], reply: &[u8]) {
+    as_resp2::append(out, reply, CachedRead::of(command).difference(arguments));
 }
 
 /// Bulk strings that follow each other, as they stand in a request.

@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Writes;
 use crate::commands::place;
@@ -15,14 +14,8 @@ use crate::session::Session;
 use crate::session::gather::{self, Purpose};
 use crate::session::state::State;
 use crate::topology::Node;
-use crate::topology::redirect::Redirect;
+use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// How often it is sent on, as single commands are.
-const MAX_TRIES: u8 = 16;
-/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
-const PAUSE_FROM: u8 = 3;
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const MOVING: &[u8] = b"-TRYAGAIN the slot is on its way to another node; the command was not executed\r\n";
 
 /// See the module.
@@ -78,7 +71,7 @@ impl SentBlock {
         let Some(redirect) = redirected.filter(|_| was_refused) else {
             return Some(replies.concat());
         };
-        if self.tries == MAX_TRIES {
+        if self.tries == MOST_REDIRECTIONS {
             let told = |reply: &&[u8]| if is_redirect(reply, &self.node) { MOVING.to_vec() } else { reply.to_vec() };
             return Some(replies.iter().flat_map(told).collect());
         }
@@ -87,24 +80,24 @@ impl SentBlock {
         None
     }
 
-    fn try_again(mut self, session: &Rc<Session>, state: &mut State, sequence: u64, redirect: &Redirect) {
+    fn try_again(mut self, session: &Rc<Session>, state: &mut State, sequence: u64, redirection: &Redirect) {
         let shared = session.worker().shared();
         shared.topology_doubted.notify_one();
-        if let Redirect::Moved(slot, _) = redirect {
+        if let Redirect::Moved(slot, _) = redirection {
             shared.lost_slot(&self.node, *slot);
         }
-        let target = match redirect {
+        let target = match redirection {
             Redirect::Moved(_, address) | Redirect::Ask(_, address) => place::member(session, address),
             Redirect::TryAgain | Redirect::Down => None,
         };
         let is_new = target.as_ref().is_some_and(|target| target.id() != self.node.id());
-        let asking = target.is_some() && matches!(redirect, Redirect::Ask(..));
+        let asking = target.is_some() && matches!(redirection, Redirect::Ask(..));
         self.node = target.unwrap_or_else(|| Arc::clone(&self.node));
         self.tries += 1;
         if is_new && self.tries < PAUSE_FROM {
             return self.send(session, state, sequence, asking);
         }
-        let pause = (FIRST_PAUSE * 2_u32.pow(u32::from(self.tries))).min(LONGEST_PAUSE);
+        let pause = redirect::pause(self.tries);
         let session = Rc::clone(session);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;

@@ -8,7 +8,6 @@
 //! it has done something: its author's word is followed, to nodes of this cluster and for its own slot, a few times.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,18 +17,10 @@ use crate::lanes::link::LinkError;
 use crate::lanes::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::session::gather;
-use crate::topology::redirect::{self, Redirect};
+use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// How often a command is sent on, as clients do by default that follow redirections themselves (16 in hiredis-cluster and
-/// redis-py, 5 in Jedis): a slot that is on its way costs one or two.
-const MAX_REDIRECTIONS: u8 = 16;
 /// The same for a command whose errors a program makes.
 const MAX_REDIRECTIONS_OF_PROGRAMS: u8 = 3;
-/// From here on there is a pause before the next: two nodes may each believe that the other one has the slot.
-const PAUSE_FROM: u8 = 3;
-/// The first pause. It doubles up to [`LONGEST_PAUSE`]: until a client is told, some 3 s have passed.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// What an error turned out to be.
@@ -90,7 +81,9 @@ impl ForwardLane {
             }
             Redirect::Moved(..) => false,
             Redirect::Ask(slot, _) => errand.slot == Some(*slot) && is_believed,
-            Redirect::TryAgain => errand.slot.is_some() && !errand.is_program && errand.redirections < MAX_REDIRECTIONS,
+            Redirect::TryAgain => {
+                errand.slot.is_some() && !errand.is_program && errand.redirections < MOST_REDIRECTIONS
+            }
             Redirect::Down => {
                 shared.topology_doubted.notify_one();
                 false
@@ -148,10 +141,10 @@ impl ForwardLane {
 impl Redirected {
     /// Sends it to where `from` said, or lets its session know that this cannot be done.
     pub(super) fn send_on(mut self, from: &ForwardLane) {
-        if self.errand.redirections == MAX_REDIRECTIONS {
+        if self.errand.redirections == MOST_REDIRECTIONS {
             let last = String::from_utf8_lossy(&self.line);
             let last = last.trim_start_matches('-').trim_end();
-            let reason = format!("the cluster sent the command on {MAX_REDIRECTIONS} times, the last with {last:?}");
+            let reason = format!("the cluster sent the command on {MOST_REDIRECTIONS} times, the last with {last:?}");
             return self.fail(from, &reason);
         }
         self.errand.redirections += 1;
@@ -177,9 +170,8 @@ impl Redirected {
         if !is_same && self.errand.redirections < PAUSE_FROM {
             return self.submit(&lane);
         }
-        let doubled = FIRST_PAUSE * 2_u32.pow(u32::from(self.errand.redirections).min(16));
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(doubled.min(LONGEST_PAUSE)).await;
+            tokio::time::sleep(redirect::pause(self.errand.redirections)).await;
             self.submit(&lane);
         });
     }
