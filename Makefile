@@ -9,6 +9,7 @@ SCENARIO ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_DIR := $(TARGET_DIR)/fuzz
+GUNGRAUN := .run/gungraun
 NODE_MODULES := tests/clients/node/node_modules
 # What libFuzzer steers by, from the stable compiler: no nightly, no cargo-fuzz.
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
@@ -95,9 +96,10 @@ bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one ser
 	cargo build --release -p nearside -p nearside-benches
 	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
 
-bench-micro: ## nanoseconds of request decode and reply scan
-	@.ci/need cargo cc
-	cargo bench -p nearside-benches
+bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, slot, lookup, scan and encode
+	@.ci/need cargo cc valgrind
+	cargo bench -p nearside-benches --bench nanoseconds -- --quick
+	GUNGRAUN_RUNNER=$(abspath $<) cargo bench -p nearside-benches --bench instructions
 
 # A target of its own keeps the instrumentation out of build scripts, which have no fuzzer to report to.
 fuzz: ## the codec before any bytes, by coverage: TARGET=request_decode or reply_scan, SECONDS=60
@@ -116,6 +118,12 @@ clean: ## remove what was built and installed here
 	@.ci/need python
 	python3 -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Of the version that the library wants.
+$(GUNGRAUN)/bin/gungraun-runner: Cargo.lock
+	@.ci/need cargo cc
+	cargo install --quiet --root $(GUNGRAUN) gungraun-runner --version "$$(sed -n '/^name = "gungraun-runner"/{n;s/version = "\(.*\)"/\1/p}' $<)"
 	@touch $@
 
 # What npm writes last.
