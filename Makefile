@@ -6,6 +6,7 @@ ADMIN ?= 127.0.0.1:6390
 TARGET ?= request_decode
 SECONDS ?= 60
 SCENARIO ?=
+SEED ?= 1
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_DIR := $(TARGET_DIR)/fuzz
@@ -19,7 +20,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust compatibility interleavings lint bench bench-quick bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings torture lint bench bench-quick bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +77,10 @@ compatibility: .venv/installed $(NODE_MODULES)/.package-lock.json ## docs/compat
 interleavings: ## the near-cache's races, explored from seeds that replay
 	@.ci/need cargo cc
 	cargo test --release -p nearside-nearcache-interleavings
+
+torture: ## clients, faults of every kind, and a checker of what is promised: SECONDS=60 SEED=1
+	@.ci/need cargo cc redis-server
+	cargo run --release -p nearside-torture --bin torture -- --seconds $(SECONDS) --seed $(SEED)
 
 # The last two packages are no default members: features and flags of theirs would leak into every other build.
 lint: ## formatting and clippy, no warning allowed

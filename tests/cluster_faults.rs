@@ -53,13 +53,13 @@ fn under_load(name: &str, cluster: &mut RedisCluster, fault: impl FnOnce(&mut Re
     let stale = freshness.finish();
     let mut report = load.finish(&mut cluster.client());
     let lost = report.assert_faultless_but_for_lost_writes();
-    let (control_acknowledged, control_lost) = control.finish(&mut cluster.client());
+    let control = control.finish(&mut cluster.client());
     eprintln!(
-        "{name}: {} answered, {} refused, {} writes acknowledged, {lost} of them lost (direct: {control_acknowledged}, \
-         {control_lost}), slowest {:?}, 100 answers each {resumed:?} after the cluster said ok, {} checked reads",
-        report.answered, report.refused, report.acknowledged, report.slowest, reads
+        "{name}: {} answered, {} refused, {} writes acknowledged, {lost} of them lost (direct: {}, \
+         {}), slowest {:?}, 100 answers each {resumed:?} after the cluster said ok, {} checked reads",
+        report.answered, report.refused, report.acknowledged, control.acknowledged, control.lost, report.slowest, reads
     );
-    assert!(lost <= LOST_BY_CHANCE || control_lost > 0, "{name}: {lost} writes were lost, and the control lost none");
+    assert!(lost <= LOST_BY_CHANCE || control.lost > 0, "{name}: {lost} writes were lost, and the control lost none");
     assert!(stale.is_empty(), "{name}: {} of {reads} reads: {:?}", stale.len(), &stale[..stale.len().min(5)]);
     assert!(report.acknowledged > CLIENTS, "writes were made");
     Cost { report, lost }

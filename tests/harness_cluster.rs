@@ -7,8 +7,8 @@ use std::time::Duration;
 use nearside_tests::generator::templates::LEFT_OUT_ON_CLUSTER;
 use nearside_tests::generator::{Generator, Keyspace, all_templates, generated_names};
 use nearside_tests::{
-    ClusterClient, Failover, Freshness, Load, RedisCluster, RedisServer, SLOTS, Worlds, Wrong, WrongProxy, eventually,
-    key_in_slot, key_slot, spread_keys,
+    Address, Client, ClusterClient, Failover, Freshness, Load, RedisCluster, RedisServer, SLOTS, Worlds, Wrong,
+    WrongProxy, eventually, key_in_slot, key_slot, spread_keys,
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -283,4 +283,37 @@ fn a_server_of_its_own_is_a_cluster_to_the_client() {
     assert_eq!(client.call("SET k v"), "+OK\r\n");
     redis.restart();
     assert_eq!(client.call("GET k"), "$-1\r\n");
+}
+
+#[test]
+fn a_primary_that_is_cut_off_from_the_others_keeps_its_clients_for_a_while_and_is_replaced() {
+    let cluster = RedisCluster::behind_relays(3, 1, &[]);
+    let (replica, key) = (cluster.replicas(0)[0], key_in_slot(0, "k"));
+    let mut client = cluster.client();
+    assert_eq!(client.call(&format!("SET {key} 1")), "+OK\r\n");
+    let Address::Tcp(real) = cluster.node(0).address() else { panic!("a node listens on TCP") };
+    let through = cluster.node(1).client().call(&format!("GET {key}"));
+    assert!(
+        !through.text().ends_with(&format!(":{}\\r\\n", real.port())),
+        "a node is told to be at its relay: {through:?}"
+    );
+
+    cluster.isolate(0);
+    let mut isolated = Client::connect(cluster.gate(0).address());
+    assert_eq!(isolated.call(&format!("GET {key}")), "$1\r\n1\r\n", "it does not know yet, and its clients reach it");
+    eventually("its replica takes over", SOON, || cluster.is_primary(replica).then_some(()));
+    eventually("it refuses", SOON, || isolated.call(&format!("GET {key}")).starts_with(b"-CLUSTERDOWN ").then_some(()));
+    assert!(cluster.is_primary(0), "nobody has told it");
+    cluster.reunite();
+    cluster.wait_until_ok();
+    assert!(!cluster.is_primary(0));
+
+    cluster.cut_off_clients(replica);
+    let mut client = Client::connect(cluster.gate(replica).address());
+    client.set_patience(WORK);
+    client.send(b"PING\r\n");
+    assert!(client.try_reply().is_err());
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.gate(replica).resume();
+    assert!(cluster.is_primary(replica), "the other nodes reached it all along");
 }

@@ -34,7 +34,7 @@ mod wrong_proxy;
 pub use client::{Client, request, words};
 pub use cluster::{Failover, Migration, RedisCluster, SLOTS, SharedCluster, key_in_slot, key_slot, spread_keys};
 pub use cluster_client::ClusterClient;
-pub use control::Control;
+pub use control::{Control, ControlReport};
 pub use crowd::{Crowd, raise_file_limit};
 pub use dialogue::{Dialogue, Side};
 pub use direct::Direct;

@@ -30,6 +30,8 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(5);
 /// Clients at work, until [`Load::finish`].
 #[derive(Debug)]
 pub struct Load {
+    /// The number of the first client: each has a journal by its number.
+    first: usize,
     clients: Vec<JoinHandle<Journal>>,
     progress: Vec<Arc<AtomicUsize>>,
     stop: Arc<AtomicBool>,
@@ -102,17 +104,23 @@ impl Load {
     /// Starts so many clients. A reply that takes longer than `deadline` is a [`Fault::Hang`].
     #[must_use]
     pub fn start(address: &Address, clients: usize, deadline: Duration) -> Self {
+        Self::start_from(0, address, clients, deadline)
+    }
+
+    /// The same with clients that are numbered from `first`, so that their journals are none of those of other runs.
+    #[must_use]
+    pub fn start_from(first: usize, address: &Address, clients: usize, deadline: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let progress = (0..clients).map(|_| Arc::new(AtomicUsize::new(0))).collect::<Vec<_>>();
-        let clients = progress.iter().enumerate().map(|(number, progress)| {
-            let client = Client::connect(address);
+        let clients = progress.iter().enumerate().map(|(at, progress)| {
+            let (number, client) = (first + at, Client::connect(address));
             client.set_patience(deadline);
             let (stop, progress) = (Arc::clone(&stop), Arc::clone(progress));
             let random = fastrand::Rng::with_seed(number as u64);
             let worker = LoadClient { number, client, random, last_write: 0, journal: Journal::default() };
             std::thread::spawn(move || worker.run(&stop, &progress))
         });
-        Self { clients: clients.collect(), progress, stop }
+        Self { first, clients: clients.collect(), progress, stop }
     }
 
     /// Waits until every client has had so many more answers, not counting refusals.
@@ -132,8 +140,8 @@ impl Load {
         self.stop.store(true, Ordering::Relaxed);
         let mut report =
             Report { faults: Vec::new(), answered: 0, refused: 0, acknowledged: 0, slowest: Duration::ZERO };
-        for (number, client) in self.clients.into_iter().enumerate() {
-            let journal = client.join().expect("a load client does not panic");
+        for (at, client) in self.clients.into_iter().enumerate() {
+            let (number, journal) = (self.first + at, client.join().expect("a load client does not panic"));
             report.answered += journal.answered;
             report.refused += journal.refused;
             report.slowest = report.slowest.max(journal.slowest);

@@ -289,8 +289,9 @@ fn binary() -> &'static Path {
 fn build() -> Result<PathBuf, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let test = env::current_exe().expect("a running test has a path");
-    // …/target/debug/deps/cache-0123456789abcdef
-    let profile_folder = test.ancestors().nth(2).expect("cargo puts a test two folders down from its profile's");
+    // …/target/debug/deps/cache-0123456789abcdef, or …/target/debug/torture
+    let folder = test.parent().expect("a file is in a folder");
+    let profile_folder = if folder.ends_with("deps") { folder.parent().expect("it is the profile's") } else { folder };
     let target = profile_folder.parent().expect("the target folder holds the profile's");
     let profile = match profile_folder.file_name().and_then(|name| name.to_str()).expect("a profile's name is text") {
         "debug" => "dev",

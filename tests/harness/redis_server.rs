@@ -106,6 +106,16 @@ impl RedisServer {
         self.bus_port.expect("a node of a cluster has a bus")
     }
 
+    /// Has the other nodes of its cluster, and clients, told that it is at these ports of 127.0.0.1, also after a restart.
+    pub fn announce(&mut self, port: u16, bus_port: u16) {
+        let settings = [("ip", "127.0.0.1".to_owned()), ("port", port.to_string()), ("bus-port", bus_port.to_string())];
+        for (what, value) in settings {
+            let name = format!("cluster-announce-{what}");
+            assert_eq!(self.client().command(&["CONFIG", "SET", &name, &value]), "+OK\r\n", "{name}");
+            self.args.extend([format!("--{name}"), value]);
+        }
+    }
+
     /// Where it listens by Unix socket.
     #[must_use]
     pub fn unix_address(&self) -> Address {

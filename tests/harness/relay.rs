@@ -1,9 +1,9 @@
 //! A TCP relay that can hold traffic back or cut it: a partition, as a connection sees it.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use crate::socket::Address;
@@ -19,6 +19,8 @@ pub struct Relay {
 struct Shared {
     target: Address,
     stalled: AtomicBool,
+    /// Nothing passes to or from these addresses.
+    cut_off: Mutex<Vec<IpAddr>>,
     tracked_delay_ms: AtomicU64,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -39,6 +41,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             target: target.clone(),
             stalled: AtomicBool::new(false),
+            cut_off: Mutex::default(),
             tracked_delay_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
@@ -62,6 +65,12 @@ impl Relay {
     /// What was held back goes on.
     pub fn resume(&self) {
         self.shared.stalled.store(false, Ordering::SeqCst);
+        self.shared.cut_off().clear();
+    }
+
+    /// The same as [`Self::stall`], for those alone who connect from these addresses.
+    pub fn stall_from(&self, sources: impl IntoIterator<Item = IpAddr>) {
+        self.shared.cut_off().extend(sources);
     }
 
     /// What the server sends on connections with `CLIENT TRACKING` on arrives so much later from now on; on others, as
@@ -91,27 +100,32 @@ impl Drop for Relay {
 
 impl Shared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
-        while let Ok((client, _)) = listener.accept() {
+        while let Ok((client, source)) = listener.accept() {
             if self.ended.load(Ordering::SeqCst) {
                 return;
             }
             // A target that is down: the client sees its connection closed at once.
-            let _ = self.connect(client);
+            let _ = self.connect(client, source.ip());
         }
     }
 
-    fn connect(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
+    fn connect(self: &Arc<Self>, client: TcpStream, source: IpAddr) -> io::Result<()> {
         let Address::Tcp(target) = &self.target else { return Err(io::ErrorKind::Unsupported.into()) };
         let server = TcpStream::connect(target)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let ends = [client.try_clone()?, server.try_clone()?];
-        self.open.lock().expect("no relay thread panics with the lock").extend(ends);
+        {
+            let mut open = self.open.lock().expect("no relay thread panics with the lock");
+            // The other handles of a connection that has ended are gone, and so is its peer: it is no more to be cut.
+            open.retain(|stream| stream.peer_addr().is_ok());
+            open.extend(ends);
+        }
         let tracked = Arc::new(AtomicBool::new(false));
         let (shared, seen) = (Arc::clone(self), Arc::clone(&tracked));
         let (requests, to_server) = (client.try_clone()?, server.try_clone()?);
         std::thread::spawn(move || {
-            shared.copy(requests, to_server, |bytes| {
+            shared.copy(source, requests, to_server, |bytes| {
                 if bytes.windows(TRACKING.len()).any(|window| window.eq_ignore_ascii_case(TRACKING)) {
                     seen.store(true, Ordering::SeqCst);
                 }
@@ -120,7 +134,7 @@ impl Shared {
         let shared = Arc::clone(self);
         std::thread::spawn(move || {
             let delays = Arc::clone(&shared);
-            shared.copy(server, client, |_| {
+            shared.copy(source, server, client, |_| {
                 if tracked.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(delays.tracked_delay_ms.load(Ordering::SeqCst)));
                 }
@@ -129,11 +143,19 @@ impl Shared {
         Ok(())
     }
 
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream, before_passing: impl Fn(&[u8])) {
+    fn cut_off(&self) -> MutexGuard<'_, Vec<IpAddr>> {
+        self.cut_off.lock().expect("no relay thread panics with the lock")
+    }
+
+    fn holds_back(&self, source: IpAddr) -> bool {
+        self.stalled.load(Ordering::SeqCst) || self.cut_off().contains(&source)
+    }
+
+    fn copy(&self, source: IpAddr, mut from: TcpStream, mut to: TcpStream, before_passing: impl Fn(&[u8])) {
         let mut chunk = [0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut chunk) {
             before_passing(&chunk[..read]);
-            while self.stalled.load(Ordering::SeqCst) && !self.ended.load(Ordering::SeqCst) {
+            while self.holds_back(source) && !self.ended.load(Ordering::SeqCst) {
                 std::thread::sleep(PAUSE);
             }
             if to.write_all(&chunk[..read]).is_err() {

@@ -19,7 +19,11 @@ impl RedisCluster {
     /// second, unless they say otherwise (`--cluster-node-timeout`).
     #[must_use]
     pub fn with_replicas(primaries: usize, replicas_each: usize, args: &[&str]) -> Self {
-        let nodes = start_at_once(primaries * (1 + replicas_each), args);
+        let nodes = start_at_once(primaries * (1 + replicas_each), args, |_| Vec::new());
+        Self::of_nodes(nodes, primaries, replicas_each, args)
+    }
+
+    pub(super) fn of_nodes(nodes: Vec<Node>, primaries: usize, replicas_each: usize, args: &[&str]) -> Self {
         let cluster = Self { nodes, args: args.iter().map(ToString::to_string).collect(), finishing: Mutex::new(()) };
         // Both while a node is alone: afterwards epochs are a matter of votes.
         for primary in 0..primaries {
@@ -49,7 +53,7 @@ impl RedisCluster {
     /// Starts so many more, all at once, and gives their numbers.
     pub fn add_primaries(&mut self, count: usize) -> Range<usize> {
         let args = self.args.iter().map(String::as_str).collect::<Vec<_>>();
-        let started = start_at_once(count, &args);
+        let started = start_at_once(count, &args, |_| Vec::new());
         self.nodes.extend(started);
         let numbers = self.nodes.len() - count..self.nodes.len();
         for number in numbers.clone() {
@@ -110,15 +114,19 @@ impl RedisCluster {
     }
 }
 
-fn start_at_once(count: usize, args: &[&str]) -> Vec<Node> {
-    let start = || {
-        let server = RedisServer::cluster_node(args);
+/// `own` gives what else each node is started with, by its number.
+pub(super) fn start_at_once(count: usize, args: &[&str], own: impl Fn(usize) -> Vec<String> + Sync) -> Vec<Node> {
+    let start = |number: usize| {
+        let own = own(number);
+        let all = args.iter().copied().chain(own.iter().map(String::as_str)).collect::<Vec<_>>();
+        let server = RedisServer::cluster_node(&all);
         let id = server.client().call("CLUSTER MYID");
         let id = String::from_utf8_lossy(id.bulk().expect("a node has an id")).into_owned();
-        Node { server, id, state: State::Up }
+        Node { server, id, state: State::Up, gates: None }
     };
     std::thread::scope(|scope| {
-        let starting = (0..count).map(|_| scope.spawn(start)).collect::<Vec<_>>();
+        let start = &start;
+        let starting = (0..count).map(|number| scope.spawn(move || start(number))).collect::<Vec<_>>();
         starting.into_iter().map(|node| node.join().expect("a node starts")).collect()
     })
 }

@@ -8,6 +8,7 @@
 
 mod membership;
 mod migration;
+mod partition;
 mod shared;
 mod slots;
 mod view;
@@ -19,6 +20,7 @@ use crate::cluster_client::ClusterClient;
 use crate::redis_server::RedisServer;
 use crate::socket::Address;
 pub use migration::Migration;
+use partition::Gates;
 pub use shared::SharedCluster;
 pub use slots::{SLOTS, key_in_slot, key_slot, spread_keys};
 use view::View;
@@ -38,6 +40,8 @@ struct Node {
     server: RedisServer,
     id: String,
     state: State,
+    /// What others reach it through; none where they reach it as it is.
+    gates: Option<Gates>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +73,14 @@ const MANUAL_FAILOVER_LIMIT: Duration = Duration::from_secs(6);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl RedisCluster {
-    /// Where the nodes listen that have not been removed.
+    /// Where the nodes that have not been removed are reached.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
-        self.members().map(|number| self.node(number).address()).collect()
+        let address = |number: usize| match &self.nodes[number].gates {
+            Some(gates) => gates.clients().address().clone(),
+            None => self.node(number).address(),
+        };
+        self.members().map(address).collect()
     }
 
     /// As Nearside's `--upstream` takes it, with every node as a seed.
