@@ -445,6 +445,26 @@ fn a_fetch_that_a_write_overtakes_stores_nothing_old() {
     }
 }
 
+#[test]
+fn who_joins_a_fetch_on_its_way_is_not_told_of_a_value_that_had_expired_by_then() {
+    if calibrating("loader lane") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let relay = Relay::to(&redis.address());
+    let nearside = Nearside::upstream(relay.address(), &["--max-staleness", "5s"]);
+    let (mut leader, mut follower, mut direct) = (nearside.client(), nearside.client(), redis.client());
+    nearside.warm(&mut leader, "other");
+    relay.delay_tracked(Duration::from_millis(600));
+    assert_eq!(direct.call("SET k v PX 150"), "+OK\r\n");
+    let fetched = redis.calls("get");
+    leader.send(b"GET k\r\n");
+    eventually("the fetch has reached the server", SOON, || (redis.calls("get") > fetched).then_some(()));
+    eventually("it has expired", SOON, || (direct.call("GET k") == "$-1\r\n").then_some(()));
+    assert_eq!(follower.call("GET k"), "$-1\r\n");
+    assert_eq!(leader.reply(), "$1\r\nv\r\n", "it was there when it was asked for");
+}
+
 fn reply(bytes: &str) -> nearside_tests::Reply {
     nearside_tests::Reply(bytes.as_bytes().to_vec())
 }

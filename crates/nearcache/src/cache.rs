@@ -273,9 +273,12 @@ impl NearCache {
         });
 
         let mut locked = self.fills.lock(ticket.key());
-        let Some(fill) = locked.take(&ticket.fill) else {
+        let Some(mut fill) = locked.take(&ticket.fill) else {
             return Waiters::none();
         };
+        if let Some(death) = fill.death(answer) {
+            fill.waiters.part_late(death);
+        }
         let variant = variant.filter(|_| fill.may_store());
         let is_stored = variant.is_some();
         let evicted = variant.map(|variant| {
@@ -286,7 +289,7 @@ impl NearCache {
         drop(evicted);
         match answer {
             _ if is_stored => self.stored.fetch_add(1, Ordering::Relaxed),
-            Answer::Discard => 0,
+            Answer::Expiring | Answer::Discard => 0,
             Answer::Store { .. } | Answer::TooLarge { .. } => self.refused.fetch_add(1, Ordering::Relaxed),
         };
         fill.waiters
@@ -296,7 +299,7 @@ impl NearCache {
     fn terms(&self, fill: &Fill, answer: Answer<'_>, now: Time) -> Option<(Lease, Deadline)> {
         let ttl = match answer {
             Answer::Store { ttl, .. } | Answer::TooLarge { ttl } => ttl,
-            Answer::Discard => return None,
+            Answer::Expiring | Answer::Discard => return None,
         };
         let age = match ttl {
             Ttl::Persistent => self.max_age,

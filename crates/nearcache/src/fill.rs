@@ -14,6 +14,7 @@ use crate::history::{Change, History, LastChange};
 use crate::lease::Lease;
 use crate::query::Query;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::ticket::{Answer, Ttl};
 use crate::time::Time;
 
 /// Shards for each worker: misses, writes and invalidations all take one.
@@ -36,7 +37,10 @@ pub struct Waiter {
 #[must_use = "they are owed an answer"]
 pub struct Waiters {
     leader: Option<Waiter>,
-    followers: Vec<Waiter>,
+    /// With the time at which each came.
+    followers: Vec<(Waiter, Time)>,
+    /// Those for whom the answer came too late.
+    late: Vec<(Waiter, Time)>,
 }
 
 /// A fetch in flight, of one variant of one key. There can be several of the same: one that is poisoned takes no followers,
@@ -161,7 +165,7 @@ impl LockedKey<'_> {
         match followed {
             Some(fill) if fill.waiters.len() >= self.table.limits.max_waiters => Joined::Busy,
             Some(fill) => {
-                fill.waiters.followers.push(waiter());
+                fill.waiters.followers.push((waiter(), now));
                 Joined::Follows
             }
             None => self.lead(scope, now, waiter),
@@ -183,7 +187,7 @@ impl LockedKey<'_> {
             asked_at: now,
             lease: None,
             is_poisoned: false,
-            waiters: Waiters { leader: Some(waiter()), followers: Vec::new() },
+            waiters: Waiters { leader: Some(waiter()), ..Waiters::none() },
         };
         self.fills.table.insert_unique(self.hash, fill, |fill| fill.hash);
         Joined::Leads { query, id: FillId { hash: self.hash, id } }
@@ -238,6 +242,17 @@ impl Fill {
         !self.is_poisoned && self.lease.as_ref().is_some_and(|lease| !lease.is_dead())
     }
 
+    /// Until when what was fetched is there for sure, unless it is for ever.
+    pub(crate) fn death(&self, answer: Answer<'_>) -> Option<Time> {
+        match answer {
+            Answer::Store { ttl: Ttl::Millis(millis), .. } | Answer::TooLarge { ttl: Ttl::Millis(millis) } => {
+                Some(self.asked_at + Duration::from_millis(millis))
+            }
+            Answer::Expiring => Some(self.asked_at),
+            Answer::Store { .. } | Answer::TooLarge { .. } | Answer::Discard => None,
+        }
+    }
+
     pub(crate) fn note_stored(&self) {
         if let Some(lease) = &self.lease {
             lease.note_fill();
@@ -254,7 +269,18 @@ impl Fill {
 
 impl Waiters {
     pub(crate) fn none() -> Self {
-        Self { leader: None, followers: Vec::new() }
+        Self { leader: None, followers: Vec::new(), late: Vec::new() }
+    }
+
+    /// What was fetched is there until `deadline`, and gone for the reads that began later.
+    pub(crate) fn part_late(&mut self, deadline: Time) {
+        self.late.extend(self.followers.extract_if(.., |(_, came)| *came >= deadline));
+    }
+
+    /// Takes out those who came when what was fetched had expired already: the answer is none to their reads, which go
+    /// upstream.
+    pub fn take_late(&mut self) -> Waiters {
+        Self { followers: std::mem::take(&mut self.late), ..Self::none() }
     }
 
     /// How many there are.
@@ -268,11 +294,23 @@ impl Waiters {
     }
 }
 
+/// Those who came after the leader.
+#[derive(Debug)]
+pub struct Followers(std::vec::IntoIter<(Waiter, Time)>);
+
+impl Iterator for Followers {
+    type Item = Waiter;
+
+    fn next(&mut self) -> Option<Waiter> {
+        self.0.next().map(|(waiter, _)| waiter)
+    }
+}
+
 impl IntoIterator for Waiters {
     type Item = Waiter;
-    type IntoIter = std::iter::Chain<std::option::IntoIter<Waiter>, std::vec::IntoIter<Waiter>>;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Waiter>, Followers>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.leader.into_iter().chain(self.followers)
+        self.leader.into_iter().chain(Followers(self.followers.into_iter()))
     }
 }

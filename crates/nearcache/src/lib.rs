@@ -29,7 +29,7 @@ mod time;
 pub use cache::{Bypass, Lookup, NearCache, Settings, Stats};
 pub use entry::{CachedReply, Read, ReplyRef, Scope};
 pub use explain::{Explanation, KeptReply, LeaseState};
-pub use fill::{Waiter, Waiters};
+pub use fill::{Followers, Waiter, Waiters};
 pub use history::{Change, LastChange};
 pub use lease::{Lease, LeaseOwner, Renewal};
 pub use sizing::SizeError;

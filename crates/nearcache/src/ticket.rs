@@ -40,7 +40,10 @@ pub enum Answer<'a> {
         /// How long the value lives, as the server said beside it.
         ttl: Ttl,
     },
-    /// Nothing to keep: an error, a value that is expiring, a connection that was lost.
+    /// A value that may have expired since it was read: nothing to keep, and no answer to a read that began after it was asked
+    /// for.
+    Expiring,
+    /// Nothing to keep: an error, a connection that was lost.
     Discard,
 }
 
@@ -48,12 +51,13 @@ impl<'a> Answer<'a> {
     pub(crate) fn reply(&self) -> Option<&'a [u8]> {
         match self {
             Answer::Store { reply, .. } => Some(reply),
-            Answer::TooLarge { .. } | Answer::Discard => None,
+            Answer::TooLarge { .. } | Answer::Expiring | Answer::Discard => None,
         }
     }
 }
 
-/// A value's time to live: the answer to `PTTL`. The caller discards an answer that came with −2, 0 or an error.
+/// A value's time to live: the answer to `PTTL`. An answer that came with −2, 0 or an error is
+/// [`Answer::Expiring`].
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Ttl {
     /// None (−1), or the key is missing and its absence is what is cached.
@@ -80,7 +84,8 @@ impl FillTicket {
     }
 
     /// Ends the fetch: stores the answer, if that is still allowed, and gives back those who wait for it. They are owed the
-    /// answer in any case: the reads that they are began before whatever forbade to store it.
+    /// answer in any case: the reads that they are began before whatever forbade to store it. But what it tells of may have
+    /// expired before some of them came: see [`Waiters::take_late`].
     pub fn complete(mut self, answer: Answer<'_>, now: Time) -> Waiters {
         self.is_open = false;
         self.cache.complete(&self, answer, now)

@@ -3,6 +3,7 @@
 mod fixture;
 
 use fixture::*;
+use nearside_nearcache::{Answer, Time};
 
 #[test]
 fn a_value_is_not_served_once_its_time_to_live_is_over() {
@@ -32,6 +33,25 @@ fn a_value_that_expired_while_its_answer_travelled_is_not_stored() {
     ticket.sent(&owner.lease(), START);
     assert_eq!(ticket.complete(keep_for(b"+v\r\n", 300), START + ms(300)).len(), 1);
     assert_eq!(cache.entries(), 0);
+}
+
+#[test]
+fn a_value_is_no_answer_to_those_who_came_when_it_had_expired() {
+    for (answer, expired_after) in [(keep_for(b"+v\r\n", 300), 300), (Answer::Expiring, 0)] {
+        let cache = cache();
+        let owner = live_lease(&cache);
+        let mut ticket = cache.lookup(b"k", GET, START, || waiter(1)).lead();
+        assert_eq!(cache.lookup(b"k", GET, START + ms(1), || waiter(2)).name(), "follow");
+        let sent = START + ms(10);
+        ticket.sent(&owner.lease(), sent);
+        let expired = sent + ms(expired_after);
+        assert_eq!(cache.lookup(b"k", GET, expired, || waiter(4)).name(), "follow");
+        assert_eq!(cache.lookup(b"k", GET, Time(expired.0 - 1), || waiter(3)).name(), "follow");
+        let mut waiters = ticket.complete(answer, expired + ms(100));
+        assert_eq!(waiters.take_late().into_iter().collect::<Vec<_>>(), [waiter(4)]);
+        assert_eq!(waiters.into_iter().collect::<Vec<_>>(), [waiter(1), waiter(2), waiter(3)]);
+        assert_eq!(cache.entries(), 0);
+    }
 }
 
 #[test]

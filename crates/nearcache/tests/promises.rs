@@ -116,9 +116,20 @@ enum Request {
 }
 
 enum FromServer {
-    Invalidation { key: usize },
-    Fetched { ticket: FillTicket, key: usize, version: usize, ttl: Ttl },
-    Heartbeat { sent_at: Time },
+    Invalidation {
+        key: usize,
+    },
+    /// `is_whole`: value and time to live are of one version.
+    Fetched {
+        ticket: FillTicket,
+        key: usize,
+        version: usize,
+        ttl: Ttl,
+        is_whole: bool,
+    },
+    Heartbeat {
+        sent_at: Time,
+    },
 }
 
 struct Lane {
@@ -234,7 +245,8 @@ impl World {
                     expires => Ttl::Millis(u64::try_from((expires - self.now).as_millis()).expect("seconds")),
                 };
                 self.lanes[lane].tracked.insert(key);
-                self.lanes[lane].stream.push_back(FromServer::Fetched { ticket, key, version, ttl });
+                let is_whole = newest == version;
+                self.lanes[lane].stream.push_back(FromServer::Fetched { ticket, key, version, ttl, is_whole });
             }
         }
     }
@@ -250,11 +262,19 @@ impl World {
             None => {}
             Some(FromServer::Heartbeat { sent_at }) => _ = self.lanes[lane].owner.renew(sent_at, self.now),
             Some(FromServer::Invalidation { key }) => _ = self.cache.invalidate(KEYS[key], self.now),
-            Some(FromServer::Fetched { ticket, key, version, ttl }) => {
+            Some(FromServer::Fetched { ticket, key, version, ttl, is_whole }) => {
                 let reply = format!("+{version}\r\n");
-                for waiter in ticket.complete(Answer::Store { reply: reply.as_bytes(), ttl }, self.now) {
-                    let sequence = usize::try_from(waiter.sequence).expect("an index");
-                    self.judge(key, version, &self.waiting[sequence]);
+                let mut waiters = ticket.complete(Answer::Store { reply: reply.as_bytes(), ttl }, self.now);
+                // Their reads go upstream.
+                let _ = waiters.take_late();
+                for waiter in waiters {
+                    let waiting = &self.waiting[usize::try_from(waiter.sequence).expect("an index")];
+                    self.judge(key, version, waiting);
+                    // Else the time to live is not this version's.
+                    if is_whole {
+                        let expires = self.keys[key].versions[version].expires;
+                        assert!(expires > waiting.since, "an answer that had expired before it was asked for");
+                    }
                 }
             }
         }

@@ -552,7 +552,8 @@ impl LoaderLane {
         if ttl.is_some() {
             self.state.borrow_mut().beat_key = query.key.to_vec();
         }
-        let waiters = ticket.complete(answer, now);
+        let mut waiters = ticket.complete(answer, now);
+        tell(&self.worker, waiters.take_late(), query.clone(), None);
         tell(&self.worker, waiters, query, Some(value.clone()));
     }
 
@@ -634,8 +635,10 @@ fn answer<'a>(reply: &'a [u8], ttl: Option<i64>, longest_absence: Duration, rule
         Some(-2) if tells_absence(reply) => longest_absence,
         Some(-1) => Duration::MAX,
         Some(millis @ 1..) => Duration::from_millis(millis.unsigned_abs()),
-        // It is just expiring, or was changed between the two commands, or one of them failed.
-        _ => return Answer::Discard,
+        // It has come to be since.
+        _ if tells_absence(reply) => return Answer::Discard,
+        // It is just expiring, or was deleted since, or the server does not say.
+        _ => return Answer::Expiring,
     };
     let millis = life.min(rule.max_age).as_millis();
     let ttl = Ttl::Millis(u64::try_from(millis).unwrap_or(u64::MAX));
