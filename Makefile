@@ -20,7 +20,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust compatibility interleavings torture lint bench bench-quick bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings torture mutations lint bench bench-quick bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,11 @@ torture: ## clients, faults of every kind, and a checker of what is promised: SE
 	cargo run --release -p nearside-torture --bin torture -- --seconds $(SECONDS) --seed $(SEED)
 
 # The last two packages are no default members: features and flags of theirs would leak into every other build.
+# Tests, among them the torture, are run for each: an hour or two.
+mutations: ## each rule of the cache's coherence broken on purpose: do the checks notice? ONLY='words' of rules or files
+	@.ci/need cargo cc redis-server python
+	tests/mutations/run $(ONLY)
+
 lint: ## formatting and clippy, no warning allowed
 	@.ci/need cargo cc clippy
 	cargo fmt --all --check

@@ -17,7 +17,7 @@ pub struct Relay {
 
 #[derive(Debug)]
 struct Shared {
-    target: Address,
+    target: Mutex<Address>,
     stalled: AtomicBool,
     /// Nothing passes to or from these addresses.
     cut_off: Mutex<Vec<IpAddr>>,
@@ -39,7 +39,7 @@ impl Relay {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port is free");
         let port = listener.local_addr().expect("a bound socket has an address").port();
         let shared = Arc::new(Shared {
-            target: target.clone(),
+            target: Mutex::new(target.clone()),
             stalled: AtomicBool::new(false),
             cut_off: Mutex::default(),
             tracked_delay_ms: AtomicU64::new(0),
@@ -80,6 +80,11 @@ impl Relay {
         self.shared.tracked_delay_ms.store(delay_ms, Ordering::SeqCst);
     }
 
+    /// New connections lead to another server from now on: a name or a virtual address has come to mean another machine.
+    pub fn lead_to(&self, target: &Address) {
+        *self.shared.target.lock().expect("no relay thread panics with the lock") = target.clone();
+    }
+
     /// Closes every connection that is open now; new ones pass.
     pub fn cut(&self) {
         for stream in self.shared.open.lock().expect("no relay thread panics with the lock").drain(..) {
@@ -110,7 +115,8 @@ impl Shared {
     }
 
     fn connect(self: &Arc<Self>, client: TcpStream, source: IpAddr) -> io::Result<()> {
-        let Address::Tcp(target) = &self.target else { return Err(io::ErrorKind::Unsupported.into()) };
+        let target = self.target.lock().expect("no relay thread panics with the lock").clone();
+        let Address::Tcp(target) = target else { return Err(io::ErrorKind::Unsupported.into()) };
         let server = TcpStream::connect(target)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
