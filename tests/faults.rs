@@ -103,7 +103,7 @@ fn clients_that_vanish_in_the_middle_harm_nobody() {
         for round in 0..200_usize {
             let mut client = nearside.client();
             let pipeline =
-                b"GET tagged:1\r\nGETRANGE tagged:2 0 -1\r\nRPUSH vanished 1\r\n*2\r\n$3\r\nGET\r\n$8\r\ntagged:3\r\n"
+                b"GET tagged:1\r\nGETEX tagged:2\r\nRPUSH vanished 1\r\n*2\r\n$3\r\nGET\r\n$8\r\ntagged:3\r\n"
                     .repeat(20);
             client.send(&pipeline[..pipeline.len() - round]);
         }

@@ -36,7 +36,7 @@ fn a_value_that_looks_like_a_redirection_is_a_value() {
     assert_eq!(client.command(&["SET", "k", value]), "+OK\r\n");
     for _ in 0..3 {
         assert_eq!(client.call("GET k"), "$19\r\nMOVED 5 127.0.0.1:1\r\n");
-        assert_eq!(client.call("GETRANGE k 0 -1"), "$19\r\nMOVED 5 127.0.0.1:1\r\n");
+        assert_eq!(client.call("GETEX k"), "$19\r\nMOVED 5 127.0.0.1:1\r\n");
     }
 }
 
@@ -108,7 +108,7 @@ fn replies_come_in_the_order_of_requests_whoever_answers_them() {
             "INCR n",
             "ECHO two",
             "GET nosuch",
-            "GETRANGE cached 0 -1",
+            "GETEX cached",
             "PING",
             "NOSUCH",
         ]);

@@ -72,7 +72,7 @@ fn a_value_of_512_mib_passes_in_both_directions_while_others_are_served() {
         });
         send_large(&large, format!("*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n${size}\r\n").as_bytes(), size);
         assert_eq!(large.reply(), "+OK\r\n");
-        for command in ["GET large", "GETRANGE large 0 -1"] {
+        for command in ["GET large", "GETEX large"] {
             large.send(&words(command));
             read_large(&mut large, size);
         }
@@ -108,7 +108,7 @@ fn values_of_every_size_around_the_buffers_pass() {
         for _ in 0..2 {
             assert_eq!(client.call("GET k").bulk(), Some(value), "{size} bytes");
         }
-        assert_eq!(client.call("GETRANGE k 0 -1").bulk(), Some(value), "{size} bytes");
+        assert_eq!(client.call("GETEX k").bulk(), Some(value), "{size} bytes");
     }
 }
 
@@ -122,7 +122,7 @@ fn a_pipeline_of_100_000_commands_is_answered_in_order() {
         bytes.extend(words(&format!("SET k {number}")));
         bytes.extend(words("GET k"));
         bytes.extend(words(&format!("ECHO {number}")));
-        bytes.extend(words("GETRANGE k 0 -1"));
+        bytes.extend(words("GETEX k"));
     }
     let replies = client.exchange(&bytes, 100_000);
     for (number, replies) in replies.chunks(4).enumerate() {
@@ -178,7 +178,7 @@ fn ask_and_do_not_read(nearside: &Nearside) -> Client {
     let client = nearside.client();
     let mut writer = client.writer();
     // 200 MiB of replies. The connection may end before all of it is asked for.
-    let _ = writer.write_all(&words("GETRANGE mebibyte 0 -1").repeat(200));
+    let _ = writer.write_all(&words("GETEX mebibyte").repeat(200));
     client
 }
 
@@ -210,7 +210,7 @@ fn a_client_that_does_not_read_is_cut_off_at_the_hard_limit() {
     assert_eq!(bystander.call("GETRANGE mebibyte 0 2"), "$3\r\nxxx\r\n");
     // One who reads gets as much as he likes.
     for _ in 0..40 {
-        assert_eq!(bystander.call("GETRANGE mebibyte 0 -1").bulk().map(<[u8]>::len), Some(MIB));
+        assert_eq!(bystander.call("GETEX mebibyte").bulk().map(<[u8]>::len), Some(MIB));
     }
 }
 
@@ -238,7 +238,7 @@ fn past_the_memory_for_all_clients_commands_are_answered_overload() {
     let mut bystander = nearside.client();
     let greedy = (0..4).map(|_| ask_and_do_not_read(&nearside)).collect::<Vec<_>>();
     eventually("commands are refused", SOON, || {
-        bystander.call("GETRANGE mebibyte 0 -1").starts_with(b"-OVERLOAD ").then_some(())
+        bystander.call("GETEX mebibyte").starts_with(b"-OVERLOAD ").then_some(())
     });
     drop(greedy);
     eventually("they are served again", SOON, || {

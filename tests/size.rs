@@ -77,7 +77,7 @@ fn all_are_served(crowd: &mut Crowd, keys: &[String]) {
     for key in keys {
         let expected = format!("${}\r\n{key}\r\n", key.len());
         crowd.call(&format!("GET {key}"), &expected);
-        crowd.call(&format!("GETRANGE {key} 0 -1"), &expected);
+        crowd.call(&format!("GETEX {key}"), &expected);
     }
 }
 
@@ -167,7 +167,7 @@ fn ten_thousand_idle_clients_take_little_memory() {
     for size in [8000, 30_000] {
         let value = "v".repeat(size);
         crowd.call(&format!("SET large {value}"), "+OK\r\n");
-        crowd.call("GETRANGE large 0 -1", &format!("${size}\r\n{value}\r\n"));
+        crowd.call("GETEX large", &format!("${size}\r\n{value}\r\n"));
         idle_memory_is_in_bounds(process, &format!("by clients who asked for {size} bytes each"));
     }
 
@@ -275,7 +275,7 @@ fn pipelines_of_many_clients_at_once_are_each_answered_in_order() {
                     script.push(&format!("SET {key} {number}"), "+OK\r\n");
                     let expected = format!("${}\r\n{number}\r\n", number.to_string().len());
                     script.push(&format!("GET {key}"), expected.clone());
-                    script.push(&format!("GETRANGE {key} 0 -1"), expected);
+                    script.push(&format!("GETEX {key}"), expected);
                 }
                 script.run(&mut nearside.client());
             });
@@ -365,11 +365,9 @@ fn clients_that_do_not_read_are_paused_until_they_do() {
     }
     let mut nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "2"]);
     let process = nearside.process().id();
-    for command in ["GET", "GETRANGE"] {
+    for command in ["GET", "GETEX"] {
         let asked = spread_keys(3, "kibibyte");
-        let asked =
-            asked.iter().map(|key| if command == "GET" { vec![command, key] } else { vec![command, key, "0", "-1"] });
-        let asked = asked.map(|args| request(&args)).collect::<Vec<_>>().concat();
+        let asked = asked.iter().map(|key| request(&[command, key])).collect::<Vec<_>>().concat();
         let slow = SlowReaders::ask(&nearside, SLOW, &asked.repeat(COMMANDS / 3));
         others_are_served(&nearside);
         let most = most_resident_bytes(process);
@@ -408,7 +406,7 @@ fn clients_that_let_large_replies_pile_up_are_cut_off_and_memory_is_bounded() {
     let limits = ["--output-limit-hard", "8MiB", "--output-limit-soft", "1GiB"];
     let mut nearside = Nearside::ready_before_cluster(&cluster, &[&["--workers", "2"], &limits[..]].concat());
     let process = nearside.process().id();
-    let asked = keys.iter().map(|key| words(&format!("GETRANGE {key} 0 -1"))).collect::<Vec<_>>().concat();
+    let asked = keys.iter().map(|key| words(&format!("GETEX {key}"))).collect::<Vec<_>>().concat();
     let slow = SlowReaders::ask(&nearside, SLOW, &asked.repeat(30));
     others_are_served(&nearside);
     eventually("all are cut off", SOON, || {
@@ -464,7 +462,7 @@ fn the_databases_of_a_worker_are_capped_with_an_error_that_says_so() {
     let text = refused.text();
     assert!(text.contains("64 connections") && text.contains("database was not changed"), "{text}");
     // It stays where it was, as do the others.
-    for command in ["GET key", "GETRANGE key 0 -1"] {
+    for command in ["GET key", "GETEX key"] {
         assert_eq!(client.call(command), "$3\r\n0:3\r\n");
         for (number, session) in sessions.iter_mut().enumerate() {
             let expected = format!("{}:3", number / 2 + 1);
@@ -472,7 +470,7 @@ fn the_databases_of_a_worker_are_capped_with_an_error_that_says_so() {
         }
     }
     assert_eq!(client.call("SELECT 32"), "+OK\r\n");
-    assert_eq!(client.call("GETRANGE key 0 -1"), "$4\r\n32:3\r\n");
+    assert_eq!(client.call("GETEX key"), "$4\r\n32:3\r\n");
     assert_eq!(lanes(&redis), LANES + 1);
 }
 
@@ -498,7 +496,7 @@ fn sessions_in_more_databases_than_there_are_connections_for_get_an_error_and_no
         // Another protocol version is another connection.
         for (hello, header) in [("HELLO 2", b'*'), ("HELLO 3", b'%')] {
             assert_eq!(client.call(hello).first(), Some(&header), "db {db}");
-            for command in ["GET key", "GETRANGE key 0 -1"] {
+            for command in ["GET key", "GETEX key"] {
                 let reply = client.call(command);
                 let is_right = reply.bulk() == Some(now_in.to_string().as_bytes()) || reply.starts_with(b"-UPSTREAM ");
                 assert!(is_right, "db {db}, {selected:?}, {hello}, {command}: {reply:?}");
@@ -517,7 +515,7 @@ fn in_other_databases(nearside: &Nearside) -> Vec<Client> {
     let select = |db: u16| {
         let mut client = nearside.client();
         client.call(&format!("SELECT {db}"));
-        client.call("GETRANGE key 0 -1");
+        client.call("GETEX key");
         client
     };
     (1..DATABASES).map(select).collect()
