@@ -174,6 +174,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) invalidation_lag: Latency,
     /// Keys that the upstream was told are in use.
     pub(crate) keys_touched: Counter,
+    /// Replies held back until the upstream had named what their commands changed.
+    pub(crate) fences: Counter,
     /// Leases that ran out before a heartbeat renewed them.
     pub(crate) leases_lapsed: Counter,
     /// Commands answered `-OVERLOAD`.

@@ -16,6 +16,7 @@ use crate::commands::client::pause::Pause;
 use crate::commands::table::Table;
 use crate::config::{Config, Servers, UpstreamAddress};
 use crate::face::Face;
+use crate::lanes::fence::Fence;
 use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
@@ -39,6 +40,10 @@ pub(crate) enum Message {
     Touch(Arc<Node>, u16, Vec<Vec<u8>>),
     /// Sessions of this worker waited for this.
     Fetched(Fetched),
+    /// Have this fence wait for the loader lanes of these nodes that live on this worker.
+    Fence(Arc<Fence>, Vec<Arc<Node>>),
+    /// What a session waits for with this reply has arrived.
+    Fenced { session: u64, sequence: u64 },
     /// Connect the loader lane of this node, user and db, which lives on this worker.
     Load(Arc<Node>, User, u16),
     /// The topology has changed.
@@ -155,10 +160,10 @@ impl Shared {
             attempts: Mutex::new(Some(attempts)),
             max_clients: AtomicUsize::new(config.max_clients),
             face: Face::new(config.announce.clone()),
+            commands: ArcSwap::from_pointee(Table::core().for_scripts(config.script_fence)),
             config,
             started: clock::now(),
             cache,
-            commands: ArcSwap::from_pointee(Table::core().clone()),
             mailboxes,
             metrics: (0..workers).map(|_| Arc::default()).collect(),
             acceptor: AcceptorMetrics::default(),

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::commands::table::Table;
 use crate::config::Config;
+use crate::lanes::fence::Fence;
 use crate::lanes::forward::{ForwardLane, LaneKey};
 use crate::lanes::loader::LoaderLane;
 use crate::lanes::pinned::Pool;
@@ -130,6 +131,12 @@ impl Worker {
             Message::Touch(node, db, keys) => {
                 let lane = self.loaders.borrow().get(&(node.id(), User::OWN, db)).cloned();
                 lane.inspect(|lane| lane.touch(&keys));
+            }
+            Message::Fence(fence, nodes) => self.fence_here(&fence, &nodes),
+            Message::Fenced { session, sequence } => {
+                if let Some(session) = self.session(session) {
+                    session.fenced(sequence);
+                }
             }
             Message::Load(node, user, db) => drop(self.loader(&node, &user, db)),
             Message::Topology => self.take_up_topology(),
@@ -255,6 +262,24 @@ impl Worker {
 
     fn fetch_here(self: &Rc<Self>, ticket: FillTicket, node: &Arc<Node>, user: &User) {
         self.loader(node, user, ticket.scope().db).fetch(ticket);
+    }
+
+    /// Has the fence wait for all loader lanes of these nodes, on whatever worker they live.
+    pub(crate) fn fence(&self, fence: Fence, nodes: &[Arc<Node>]) {
+        let fence = Arc::new(fence);
+        for (index, mailbox) in self.shared.mailboxes.iter().enumerate() {
+            if index == self.index {
+                self.fence_here(&fence, nodes);
+            } else if mailbox.try_send(Message::Fence(Arc::clone(&fence), nodes.to_vec())).is_err() {
+                fence.give_up();
+            }
+        }
+    }
+
+    fn fence_here(&self, fence: &Arc<Fence>, nodes: &[Arc<Node>]) {
+        let is_meant = |lane: &&Rc<LoaderLane>| nodes.iter().any(|node| lane.leads_to(node));
+        let lanes: Vec<_> = self.loaders.borrow().values().filter(is_meant).cloned().collect();
+        lanes.iter().for_each(|lane| lane.fence(fence));
     }
 
     /// Tells those who waited for a fetch; the caller then calls [`Worker::flush_touched`].

@@ -60,6 +60,6 @@ fn changes<'a>(call: &Call<'a>, command: &Command) -> Changes<'a> {
     match forward::effect(call, command, |key| keys.push(key)) {
         written::Effect::None => Changes::Nothing,
         written::Effect::Keys(_) => Changes::Keys(keys),
-        written::Effect::Everything | written::Effect::EverythingAnd(_) => Changes::Everything,
+        written::Effect::Everything | written::Effect::KeysAndOthers(_) => Changes::Everything,
     }
 }

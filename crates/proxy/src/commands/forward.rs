@@ -50,11 +50,21 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
         })
     });
     match sent {
-        Ok(Effect::Everything | Effect::EverythingAnd(_)) => state.order.wrote_anything(sequence),
+        Ok(effect) if effect.is_open_ended() => wrote_others(state, sequence, effect, place.slot),
         Ok(_) => {}
         Err(reason) => not_sent(state, place.node, &reason),
     }
     Flow::Done
+}
+
+/// The command `sequence`, with keys of this slot if it has any, may change keys that it does not name. What it may change
+/// nevertheless leaves the cache before its reply goes out, which waits for the upstream's invalidations if need be.
+pub(super) fn wrote_others(state: &mut State, sequence: u64, effect: Effect, slot: Option<Slot>) {
+    state.order.wrote_anything(sequence);
+    if matches!(effect, Effect::KeysAndOthers(_)) {
+        state.replies.fence_newest();
+        state.fences.expect(sequence, slot);
+    }
 }
 
 /// The forward lane to a node, for the session's user, db and protocol.
@@ -117,8 +127,8 @@ fn overtakes(order: &Order, call: &Call<'_>, command: &Command) -> bool {
 pub(super) fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnMut(&'a [u8])) -> Effect {
     match command.effect {
         Changes::None | Changes::Read => Effect::None,
-        Changes::Opaque | Changes::Flush => Effect::Everything,
-        Changes::Write | Changes::Script => {
+        Changes::Flush => Effect::Everything,
+        Changes::Write | Changes::Script | Changes::Opaque => {
             let mut count = 0;
             let keys = command.keys(&call.request, &mut |key, access| {
                 if access == Access::Write {
@@ -127,9 +137,8 @@ pub(super) fn effect<'a>(call: &Call<'a>, command: &Command, mut write: impl FnM
                 }
             });
             match (keys, count) {
-                // Keys that were found stay queued, and are taken from the queue as the flush passes.
-                (Keys::Unknown, 0) => Effect::Everything,
-                (Keys::Unknown, count) => Effect::EverythingAnd(count),
+                (Keys::Unknown, count) => Effect::KeysAndOthers(count),
+                (_, count) if command.effect == Changes::Opaque => Effect::KeysAndOthers(count),
                 (_, 0) => Effect::None,
                 (_, count) => Effect::Keys(count),
             }

@@ -184,22 +184,25 @@ pub(super) fn submit_with(
         blocks: sending.blocks,
         may_move: sending.may_move,
     };
+    let mut changes = Effect::None;
     let sent = pinned.lane.submit(command, |written| {
         let effect = effect(&mut |key| {
             written.push(key);
             order.wrote(sequence, key);
             multi.iter_mut().for_each(|multi| multi.writes.note(key));
         });
-        if matches!(effect, Effect::Everything | Effect::EverythingAnd(_)) {
-            order.wrote_anything(sequence);
-            multi.iter_mut().for_each(|multi| multi.writes.everything = true);
-        }
+        multi.iter_mut().for_each(|multi| multi.writes.add(effect));
+        changes = effect;
         effect
     });
     if !sent {
         state.replies.retract();
         state.answer_error("UPSTREAM the connection was lost; the command was not sent");
         return Outcome::Refused;
+    }
+    let (slot, is_queued) = (pinned.slot, pinned.multi.is_some());
+    if changes.is_open_ended() && !is_queued {
+        forward::wrote_others(state, sequence, changes, slot);
     }
     Outcome::Sent
 }

@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) cache_rules: Rules,
     /// How old an answer may be when the upstream's invalidations stop arriving: the length of a lease.
     pub(crate) max_staleness: Duration,
+    /// Scripts and functions are answered only when the upstream's invalidations for all that they changed have arrived.
+    pub(crate) script_fence: bool,
     /// Client connections held at a time; one more is told so and closed.
     pub(crate) max_clients: usize,
     /// The password clients must give; `None`: none.

@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 29] = [
+pub(super) static ALL: [&Setting; 30] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -78,6 +78,7 @@ pub(super) static ALL: [&Setting; 29] = [
     &MAX_ITEM_SIZE,
     &MAX_AGE,
     &MAX_STALENESS,
+    &SCRIPT_FENCE,
     &MAX_CLIENTS,
     &REQUIREPASS,
     &ACL_USERS,
@@ -167,6 +168,15 @@ pub(crate) static MAX_STALENESS: Setting = Setting {
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 1s",
     help: "How old an answer may be while the upstream's invalidations fail to arrive",
+};
+
+pub(crate) static SCRIPT_FENCE: Setting = Setting {
+    name: "script-fence",
+    value: "BOOL",
+    default: "no",
+    takes: Takes::One,
+    allowed: "yes or no",
+    help: "Answer scripts and functions once the upstream has named all that they changed, keys they do not declare included",
 };
 
 pub(crate) static MAX_CLIENTS: Setting = Setting {

@@ -119,6 +119,9 @@ impl Snapshot {
         let help = "Keys read from the near-cache that the upstream was told are in use, as it evicts others first";
         out.counter("nearside_keys_touched", help, touched)?;
         self.encode_lag(out)?;
+        let fences = self.sum(|worker| worker.fences.get());
+        let help = "Replies held back until the upstream had named the keys that their commands had changed";
+        out.counter("nearside_fences", help, fences)?;
         let lapsed = self.sum(|worker| worker.leases_lapsed.get());
         out.counter("nearside_leases_lapsed", "Times that a lease ran out before the upstream renewed it", lapsed)
     }

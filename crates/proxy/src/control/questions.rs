@@ -58,7 +58,7 @@ pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<Clients>, mut questio
 /// Most answers bring nothing: the command does not exist.
 fn extend_table(shared: &Shared, reply: &Value) {
     let known = shared.commands.load();
-    let extended = known.with_learned(reply);
+    let extended = known.with_learned(reply).for_scripts(shared.config.script_fence);
     let learned = extended.iter().count() - known.iter().count();
     if learned > 0 {
         tracing::info!("learned of {learned} commands from the upstream");

@@ -22,6 +22,7 @@ use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::connect::{self, ConnectError, Opened, Setup};
+use super::fence::Fence;
 use super::field_expiry;
 use super::link::{self, Backoff, LinkError};
 use crate::commands::cached::query::{self, Query};
@@ -49,6 +50,8 @@ const NO_RIGHT_PAUSE: Duration = Duration::from_secs(30);
 /// A lane of a user of a session's own ends when it has fetched nothing for this long. What it fetched is then as old, and
 /// for most settings of `max-age` no longer served.
 const LEFT_AFTER: Duration = Duration::from_secs(300);
+/// Which any user may ask.
+const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 /// Bytes that a string's reply has beside the string.
 const FRAMING: usize = 32;
 /// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
@@ -66,6 +69,8 @@ enum Awaiting {
     BeatKey,
     /// `TOUCH`.
     Touch,
+    /// `HELLO`, for these fences.
+    Fence(Vec<Arc<Fence>>),
     /// `HELLO` of a heartbeat sent at this time.
     BeatRole(Time),
 }
@@ -188,6 +193,32 @@ impl LoaderLane {
         }
         drop(state);
         self.worker.metrics().keys_touched.add(keys.len() as u64);
+        self.wake();
+    }
+
+    /// Whether it fetches from this node.
+    pub(crate) fn leads_to(&self, node: &Node) -> bool {
+        self.node.id() == node.id()
+    }
+
+    /// Has the fence wait until whatever the node has invalidated by now has arrived.
+    pub(crate) fn fence(&self, fence: &Arc<Fence>) {
+        let state = &mut *self.state.borrow_mut();
+        let has_filled = state.lease.as_ref().is_some_and(LeaseOwner::has_filled);
+        if !state.up || (!has_filled && state.awaiting.is_empty()) {
+            return; // nothing that came by it is served, or will be
+        }
+        // One question serves all who ask before it is written.
+        let unwritten = state.output.len();
+        if let Some(Awaiting::Fence(fences)) = state.awaiting.back_mut().filter(|_| unwritten >= HELLO.len()) {
+            return fences.push(Arc::clone(fence));
+        }
+        if state.awaiting.is_empty() {
+            state.progress = clock::now();
+        }
+        state.output.copy(HELLO);
+        state.awaiting.push_back(Awaiting::Fence(vec![Arc::clone(fence)]));
+        self.count_commands(1);
         self.wake();
     }
 
@@ -373,7 +404,7 @@ impl LoaderLane {
             state.progress = now;
         }
         encode::command(state.output.tail(), &[b"PTTL", &state.beat_key]);
-        encode::command(state.output.tail(), &[b"HELLO"]);
+        state.output.copy(HELLO);
         state.awaiting.push_back(Awaiting::BeatKey);
         state.awaiting.push_back(Awaiting::BeatRole(now));
         state.beats_in_flight += 1;
@@ -463,8 +494,8 @@ impl LoaderLane {
                     return Err(LinkError::NotCoherent("the user may not run PTTL".to_owned()));
                 }
             }
-            // Who may not run it does without.
-            Some(Awaiting::Touch) => {}
+            // Who may not run TOUCH does without. Of a fence it counts that it is answered.
+            Some(Awaiting::Touch | Awaiting::Fence(_)) => {}
             Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind),
             Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
             None => return Err(LinkError::Protocol("a reply that no command asked for".into())),

@@ -10,6 +10,7 @@
 
 pub(crate) mod connect;
 pub(crate) mod feed;
+pub(crate) mod fence;
 mod field_expiry;
 pub(crate) mod forward;
 pub(crate) mod link;

@@ -15,24 +15,34 @@ pub(crate) enum Effect {
     None,
     /// This many keys, queued in [`WrittenKeys`].
     Keys(u32),
-    /// Anything, and this many keys are queued: not all of them could be found.
-    EverythingAnd(u32),
-    /// Anything: FLUSHALL, or a write whose keys are not known.
+    /// This many keys, queued in [`WrittenKeys`], and others that only the upstream can name: its reply waits until the
+    /// upstream has named them ([`crate::lanes::fence`]).
+    KeysAndOthers(u32),
+    /// Anything, also what the upstream sends no invalidation for.
     Everything,
 }
 
 impl Effect {
+    /// How many keys are queued.
+    pub(crate) fn keys(self) -> u32 {
+        match self {
+            Effect::Keys(count) | Effect::KeysAndOthers(count) => count,
+            Effect::None | Effect::Everything => 0,
+        }
+    }
+
+    /// It may change keys that are not queued.
+    pub(crate) fn is_open_ended(self) -> bool {
+        matches!(self, Effect::KeysAndOthers(_) | Effect::Everything)
+    }
+
     /// What the command may have changed leaves the cache. `now`: about when that became known.
     pub(super) fn apply(self, written: &mut WrittenKeys, cache: Option<&Arc<NearCache>>, now: Time) {
         let Some(cache) = cache else { return };
         match self {
             Effect::None => {}
-            Effect::Keys(count) => written.pop(count, |key| cache.wrote(key, now)),
+            Effect::Keys(count) | Effect::KeysAndOthers(count) => written.pop(count, |key| cache.wrote(key, now)),
             Effect::Everything => cache.flush(),
-            Effect::EverythingAnd(count) => {
-                written.pop(count, |_| {});
-                cache.flush();
-            }
         }
     }
 }

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use nearside_nearcache::{CachedReply, Time};
 
-use super::Session;
 use super::state::State;
+use super::{Session, fences};
 use crate::commands::cached::Query;
 use crate::commands::transaction::SentBlock;
 use crate::commands::wait::Waiting;
@@ -240,6 +240,7 @@ fn join(session: &Rc<Session>, state: &mut State, mut how: join::How, sequence: 
 
 /// The reply is there, from upstream.
 fn complete(session: &Rc<Session>, state: &mut State, sequence: u64, since: Time, reply: Vec<u8>) {
+    let Some(reply) = fences::arrived(session, state, sequence, reply) else { return };
     state.replies.complete(sequence, reply, &mut state.output);
     state.order.forward_answered(sequence);
     if state.order.any_fetch() {

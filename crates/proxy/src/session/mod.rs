@@ -6,6 +6,7 @@
 //! - `input` holds what has been received and not yet run.
 //! - `replies` keeps the order of what is owed, `gather` puts together what comes in parts; `order` keeps reads and writes of one
 //!   key from overtaking each other.
+//! - `fences` holds replies back until what their commands changed without saying so is known.
 //! - `lanes` are the ways to the nodes upstream that it has used.
 //! - `own` is the upstream connection that it has to itself, while it needs one; `pinned` what it hears from that.
 //! - `subscriptions` are what it has subscribed to; `feeds` what it hears of that.
@@ -13,6 +14,7 @@
 //! - `registry` is what other sessions may know of this one (CLIENT LIST, CLIENT KILL).
 
 pub(crate) mod feeds;
+pub(crate) mod fences;
 pub(crate) mod gather;
 mod input;
 pub(crate) mod lanes;
@@ -362,6 +364,7 @@ impl Session {
         if let Some(collected) = collected {
             let reply = match collected.shape {
                 Shape::Plain => unreachable!("plain replies are not collected"),
+                Shape::Fenced => collected.reply,
                 Shape::Info { ours } => info::complete(&self.worker, collected.reply, ours),
                 Shape::Select(db) => select::complete(state, db, collected.reply),
                 Shape::Exec => transaction::complete(state, collected.reply),
@@ -369,6 +372,9 @@ impl Session {
                 Shape::Walk => commands::scan::complete(state, sequence, collected.reply),
             };
             let reply = if collected.silent { Vec::new() } else { reply };
+            let Some(reply) = fences::arrived(self, state, sequence, reply) else {
+                return state.replies.reopen(sequence);
+            };
             state.replies.settle(sequence, reply, &mut state.output);
         }
         if complete {
@@ -377,6 +383,11 @@ impl Session {
                 Source::Fetch => state.order.fetch_answered(sequence),
             }
         }
+    }
+
+    /// The fence that the reply `sequence` waits for has passed.
+    pub(crate) fn fenced(self: &Rc<Self>, sequence: u64) {
+        self.with_state(|_, state| fences::passed(state, sequence));
     }
 
     /// Runs something that was put off, unless the session has ended meanwhile.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::lanes::pinned::PinnedLane;
+use crate::lanes::written::Effect;
 use crate::topology::Slot;
 
 /// Keys of a transaction's writes that are remembered, and their bytes; with more EXEC counts as a write of everything.
@@ -60,10 +61,13 @@ pub(crate) struct Multi {
 }
 
 /// What EXEC will write.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Writes {
     pub(crate) keys: Vec<Vec<u8>>,
     bytes: usize,
+    /// Also keys that are not named.
+    pub(crate) others: bool,
+    /// Also what the upstream sends no invalidation for.
     pub(crate) everything: bool,
 }
 
@@ -80,6 +84,25 @@ impl Pinned {
 }
 
 impl Writes {
+    /// A command will be carried out, whose keys have been noted.
+    pub(crate) fn add(&mut self, effect: Effect) {
+        self.others |= matches!(effect, Effect::KeysAndOthers(_));
+        self.everything |= effect == Effect::Everything;
+    }
+
+    /// What all of it changes. Shows `note` the keys.
+    pub(crate) fn effect(&self, mut note: impl FnMut(&[u8])) -> Effect {
+        if self.everything {
+            return Effect::Everything;
+        }
+        self.keys.iter().for_each(|key| note(key));
+        match u32::try_from(self.keys.len()).expect("fewer are remembered") {
+            count if self.others => Effect::KeysAndOthers(count),
+            0 => Effect::None,
+            count => Effect::Keys(count),
+        }
+    }
+
     /// A key will be written.
     pub(crate) fn note(&mut self, key: &[u8]) {
         self.bytes += key.len();

@@ -15,6 +15,8 @@ use crate::output::Output;
 pub(crate) enum Shape {
     /// It is passed on byte by byte, as it arrives.
     Plain,
+    /// It is collected, then held back until a fence has passed.
+    Fenced,
     /// It is collected, then rewritten: INFO speaks of the proxy, and gains a section of its own where `ours` says so.
     Info { ours: bool },
     /// It is collected, then decides whether the session moves to this db.
@@ -156,6 +158,13 @@ impl Replies {
     pub(crate) fn retract(&mut self) {
         self.slots.pop_back();
         self.open -= 1;
+    }
+
+    /// The newest reply expected waits for a fence when it has arrived.
+    pub(crate) fn fence_newest(&mut self) {
+        if let Some(slot) = self.slots.back_mut().filter(|slot| slot.shape == Shape::Plain) {
+            slot.shape = Shape::Fenced;
+        }
     }
 
     /// Queues an answer that is ready, behind what is owed.
@@ -328,6 +337,12 @@ impl Replies {
         self.held += reply.len();
         self.slots[index].state = State::Whole(reply);
         self.release(output);
+    }
+
+    /// The answer made of a collected reply has to wait: its place is open until [`Replies::complete`].
+    pub(crate) fn reopen(&mut self, sequence: u64) {
+        self.slots[(sequence - self.front) as usize].state = State::Open;
+        self.open += 1;
     }
 
     /// Bytes have arrived of a reply that is being put together elsewhere.

@@ -7,6 +7,7 @@ use nearside_nearcache::Time;
 use nearside_resp::{Limits, Protocol, ProtocolError};
 
 use super::Ending;
+use super::fences::Fences;
 use super::gather::Gathers;
 use super::lanes::Lanes;
 use super::order::Order;
@@ -96,6 +97,8 @@ pub(crate) struct State {
     pub(crate) replies: Replies,
     /// Those of the replies that are put together of parts.
     pub(crate) gathers: Gathers,
+    /// Those of the replies that wait for what the upstream has to say.
+    pub(crate) fences: Fences,
     pub(crate) order: Order,
     pub(crate) protocol: Protocol,
     /// Whose rights its commands have upstream.
@@ -158,6 +161,7 @@ impl State {
             output: Output::default(),
             replies: Replies::default(),
             gathers: Gathers::default(),
+            fences: Fences::default(),
             order: Order::default(),
             protocol: Protocol::Resp2,
             user: User::own(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nearside_resp::{Limits, Progress, Request, RequestDecoder};
 
-use super::{SentBlock, Writes, effect, is_plain, note_writes};
+use super::{SentBlock, Writes, is_plain, note_writes};
 use crate::commands::table::{Found, Route, Table};
 use crate::commands::{Call, Flow, OVERLOAD, fan_out, forward, place, refuse};
 use crate::lanes::forward::{Errand, ForwardLane, Frame};
@@ -127,7 +127,7 @@ fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, lane: &Forwar
         left -= 1;
         submit(session, state, lane, request.frame(), |note| match table.find(&request) {
             _ if !caching => Effect::None,
-            _ if left == 0 && block.executes => effect(&block.writes, note),
+            _ if left == 0 && block.executes => block.writes.effect(note),
             // Should the server have refused MULTI, it is carried out by itself.
             Found::Command(command) => forward::effect(&Call { request, owned: None, rest: &[] }, command, note),
             Found::UnknownCommand | Found::UnknownSubcommand(_) => Effect::None,
@@ -140,14 +140,14 @@ fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, lane: &Forwar
 fn send_in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, node: Arc<Node>, block: Block) -> Flow {
     let mut frames = vec![call.request.frame().to_vec()];
     visit(call.rest, &state.limits, &block, |request| frames.push(request.frame().to_vec()));
-    let Block { len, mut writes, executes, .. } = block;
+    let Block { len, mut writes, executes, slot, .. } = block;
     if !executes || session.worker().cache().is_none() {
         writes = Writes::default();
     }
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, false);
-    writes.keys.iter().for_each(|key| state.order.wrote(sequence, key));
-    if writes.everything {
-        state.order.wrote_anything(sequence);
+    let effect = writes.effect(|key| state.order.wrote(sequence, key));
+    if effect.is_open_ended() {
+        forward::wrote_others(state, sequence, effect, slot);
     }
     SentBlock { frames, writes, node, tries: 0 }.send(session, state, sequence, false);
     Flow::DoneWith(len)
@@ -189,7 +189,7 @@ fn submit(
         })
     });
     match sent {
-        Ok(Effect::Everything | Effect::EverythingAnd(_)) => state.order.wrote_anything(sequence),
+        Ok(effect) if effect.is_open_ended() => forward::wrote_others(state, sequence, effect, None),
         Ok(_) => {}
         Err(reason) => forward::not_sent(state, 0, &reason),
     }

@@ -19,7 +19,6 @@ use super::pinned::{self, Outcome, Sending};
 use super::place::{self, CROSSSLOT, Place};
 use super::table::{Command, Route};
 use super::{Call, Flow, forward, refuse, select, session, shown, unknown, wrong_arity};
-use crate::lanes::written::Effect;
 use crate::session::Session;
 use crate::session::own::{Multi, Own, Unplaced, Writes};
 use crate::session::replies::Shape;
@@ -221,7 +220,7 @@ fn exec(state: &mut State, call: &Call<'_>) -> Flow {
     let shape = if multi.selects.is_empty() { Shape::Plain } else { Shape::Exec };
     let sending = Sending { shape, ..Sending::default() };
     let writes = &multi.writes;
-    let outcome = pinned::submit_with(state, call, sending, |note| effect(writes, note));
+    let outcome = pinned::submit_with(state, call, sending, |note| writes.effect(note));
     let Own::Pinned(pinned) = &mut state.own else { unreachable!("it has not been lost meanwhile") };
     if outcome == Outcome::Wait {
         pinned.multi = Some(multi);
@@ -231,19 +230,6 @@ fn exec(state: &mut State, call: &Call<'_>) -> Flow {
         state.exec_selects = multi.selects;
     }
     outcome.into()
-}
-
-/// What EXEC writes.
-fn effect(writes: &Writes, note: &mut dyn FnMut(&[u8])) -> Effect {
-    if writes.everything {
-        return Effect::Everything;
-    }
-    writes.keys.iter().for_each(|key| note(key));
-    match u32::try_from(writes.keys.len()) {
-        Ok(0) => Effect::None,
-        Ok(count) => Effect::Keys(count),
-        Err(_) => unreachable!("fewer are remembered"),
-    }
 }
 
 fn discard(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
@@ -372,5 +358,5 @@ fn is_plain(command: &Command, request: &Request<'_>, is_cluster: bool) -> bool 
 /// What a command of a block adds to what EXEC writes.
 fn note_writes(writes: &mut Writes, call: &Call<'_>, command: &Command) {
     let effect = forward::effect(call, command, |key| writes.note(key));
-    writes.everything |= matches!(effect, Effect::Everything | Effect::EverythingAnd(_));
+    writes.add(effect);
 }

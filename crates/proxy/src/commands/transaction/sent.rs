@@ -35,15 +35,14 @@ impl SentBlock {
         let count = self.frames.len();
         let lane = session.worker().lane(&self.node, &state.user, state.db, state.protocol);
         let frames = self.frames.clone();
-        let (keys, everything) = (self.writes.keys.clone(), self.writes.everything);
+        let writes = self.writes.clone();
         let first = state.gathers.begin(sequence, state.now, Purpose::Block(Box::new(self)), count);
         for ((number, frame), place) in (first..).zip(frames).zip(1..) {
             let effect = |written: &mut WrittenKeys| {
                 if place < count {
                     return Effect::None;
                 }
-                keys.iter().for_each(|key| written.push(key));
-                effect_of(keys.len(), everything)
+                writes.effect(|key| written.push(key))
             };
             let errand = Errand::new(session, number, state.now, None, false);
             let sent = lane
@@ -108,15 +107,6 @@ impl SentBlock {
 
 fn is_redirect(reply: &[u8], node: &Node) -> bool {
     Redirect::parse(reply, node.address()).is_some_and(|redirect| redirect != Redirect::Down)
-}
-
-fn effect_of(keys: usize, everything: bool) -> Effect {
-    match (u32::try_from(keys).unwrap_or(u32::MAX), everything) {
-        (0, true) => Effect::Everything,
-        (count, true) => Effect::EverythingAnd(count),
-        (0, false) => Effect::None,
-        (count, false) => Effect::Keys(count),
-    }
 }
 
 fn submit(

@@ -97,14 +97,12 @@ impl ForwardLane {
         let errand = front.errand.expect("ASKING has no slot");
         let frame = state.sent.as_mut().expect("in a cluster").take_front(front.len);
         let mut keys = Vec::new();
-        if let Effect::Keys(count) | Effect::EverythingAnd(count) = front.effect {
-            let now = state.progress;
-            state.written.pop(count, |key| {
-                // A script may have written before it said so.
-                self.worker.cache().iter().for_each(|cache| cache.wrote(key, now));
-                keys.push(key.to_vec());
-            });
-        }
+        let now = state.progress;
+        state.written.pop(front.effect.keys(), |key| {
+            // A script may have written before it said so.
+            self.worker.cache().iter().for_each(|cache| cache.wrote(key, now));
+            keys.push(key.to_vec());
+        });
         errand.session.redirected(errand.sequence);
         Redirected { errand, frame, keys, effect: front.effect, redirect, line }
     }

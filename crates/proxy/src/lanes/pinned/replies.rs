@@ -6,7 +6,6 @@ use nearside_resp::{ReplyKind, ReplyScanner};
 
 use super::{Awaiting, Moved, PinnedLane};
 use crate::lanes::link::LinkError;
-use crate::lanes::written::Effect;
 use crate::net::clock;
 use crate::topology::redirect::{self, Redirect};
 
@@ -98,9 +97,7 @@ impl PinnedLane {
             let Awaiting { sequence, effect, since, blocks, frame, redirections, .. } =
                 state.awaiting.pop_front().expect("somebody has asked");
             let mut keys = Vec::new();
-            if let Effect::Keys(count) | Effect::EverythingAnd(count) = effect {
-                state.written.pop(count, |key| keys.push(key.to_vec()));
-            }
+            state.written.pop(effect.keys(), |key| keys.push(key.to_vec()));
             let (sequence, frame) = (sequence.expect("somebody has asked"), frame.expect("somebody has asked"));
             let moved = Moved { sequence, frame, keys, effect, since, blocks, redirections, redirect };
             (state.owner.clone(), moved)

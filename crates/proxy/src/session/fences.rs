@@ -1,0 +1,75 @@
+//! Replies that have arrived and wait for a fence ([`crate::lanes::fence`]), because their commands may have changed keys
+//! that they did not name.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Session;
+use super::state::State;
+use crate::lanes::fence::Fence;
+use crate::topology::{Node, Slot};
+
+/// Those of one session: few, and mostly none.
+#[derive(Debug, Default)]
+pub(crate) struct Fences(Vec<Fenced>);
+
+#[derive(Debug)]
+struct Fenced {
+    sequence: u64,
+    /// Of the command's keys; `None`: it names none, and may have run anywhere.
+    slot: Option<Slot>,
+    /// The reply, once it has arrived.
+    reply: Option<Vec<u8>>,
+}
+
+impl Fences {
+    /// The reply `sequence`, which is still to come, shall wait.
+    pub(crate) fn expect(&mut self, sequence: u64, slot: Option<Slot>) {
+        self.0.push(Fenced { sequence, slot, reply: None });
+    }
+
+    fn find(&mut self, sequence: u64) -> Option<&mut Fenced> {
+        self.0.iter_mut().find(|fenced| fenced.sequence == sequence)
+    }
+
+    fn take(&mut self, sequence: u64) -> Option<Fenced> {
+        let at = self.0.iter().position(|fenced| fenced.sequence == sequence)?;
+        Some(self.0.swap_remove(at))
+    }
+}
+
+/// The reply has arrived. Gives it back if nothing is to be waited for.
+#[inline]
+pub(super) fn arrived(session: &Rc<Session>, state: &mut State, sequence: u64, reply: Vec<u8>) -> Option<Vec<u8>> {
+    let Some(fenced) = state.fences.find(sequence) else { return Some(reply) };
+    state.replies.hold(reply.len());
+    fenced.reply = Some(reply);
+    let worker = session.worker();
+    worker.metrics().fences.add(1);
+    worker.fence(Fence::new(worker.shared(), worker.index(), session.id(), sequence), &nodes(session, fenced.slot));
+    let (session, limit) = (Rc::clone(session), worker.config().max_staleness);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(limit).await;
+        session.with_state(|_, state| passed(state, sequence));
+    });
+    None
+}
+
+/// Where what the command has changed may have been fetched from. One that a node has sent on to where its slot is going has
+/// changed what the node no longer has, and has told us so.
+fn nodes(session: &Session, slot: Option<Slot>) -> Vec<Arc<Node>> {
+    let topology = session.worker().shared().topology.load();
+    match slot.filter(|_| topology.is_cluster()) {
+        Some(slot) => topology.position(slot).map(|at| Arc::clone(&topology.nodes()[at])).into_iter().collect(),
+        None => topology.nodes().to_vec(),
+    }
+}
+
+/// All invalidations have arrived, or the time is up: the reply may go, unless it has gone.
+pub(super) fn passed(state: &mut State, sequence: u64) {
+    if let Some(reply) = state.fences.take(sequence).and_then(|fenced| fenced.reply) {
+        state.replies.release_held(reply.len());
+        state.replies.complete(sequence, reply, &mut state.output);
+        state.order.forward_answered(sequence);
+    }
+}
