@@ -119,6 +119,9 @@ const READS: &[&str] = &[
     "XRANGE x - +",
     "XREVRANGE x + - COUNT 1",
     "XRANGE none - +",
+    "XRANGE x - + COUNT 0",
+    "XREVRANGE x + - COUNT -1",
+    "XRANGE none - + COUNT 0",
 ];
 
 /// With an option that Redis 7.2 brought.

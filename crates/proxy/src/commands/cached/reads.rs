@@ -75,8 +75,8 @@ pub(crate) static READS: [CachedRead; 44] = [
     same("substr"),
     same("type"),
     same("xlen"),
-    same("xrange"),
-    same("xrevrange"),
+    differs("xrange", Difference::NullArray), // with COUNT 0
+    differs("xrevrange", Difference::NullArray),
     same("zcard"),
     same("zcount"),
     same("zlexcount"),
