@@ -279,6 +279,56 @@ fn a_field_that_expires_is_gone_from_every_read() {
 }
 
 #[test]
+fn an_empty_field_that_expires_is_gone_from_every_read() {
+    let redis = RedisServer::start();
+    if !fields_expire(&redis) {
+        return;
+    }
+    let nearside = Nearside::with(&redis, &["--max-staleness", "30s"]);
+    let mut direct = redis.client();
+    assert_eq!(direct.call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
+    let mut client = nearside.client();
+    warm(&mut client, &nearside);
+    direct.command(&["HSET", "h", "", ""]);
+    direct.command(&["HPEXPIRE", "h", "300", "FIELDS", "1", ""]);
+    let reads: [&[&str]; 5] = [&["HVALS", "h"], &["HKEYS", "h"], &["HGETALL", "h"], &["HGET", "h", ""], &["HLEN", "h"]];
+    for read in reads {
+        client.command(read);
+    }
+    std::thread::sleep(Duration::from_millis(320));
+    for read in reads {
+        assert_eq!(client.command(read), direct.command(read), "{read:?}");
+    }
+}
+
+#[test]
+fn a_field_read_in_its_last_millisecond_is_gone_after_it() {
+    let redis = RedisServer::start();
+    if !fields_expire(&redis) {
+        return;
+    }
+    let nearside = Nearside::with(&redis, &["--max-staleness", "30s"]);
+    let mut direct = redis.client();
+    assert_eq!(direct.call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
+    let mut client = nearside.client();
+    warm(&mut client, &nearside);
+    for (number, read) in
+        ["HGETALL h", "HMGET h long short", "HGET h short", "HKEYS h"].iter().cycle().take(60).enumerate()
+    {
+        let read = read.replace(" h", &format!(" h{number}"));
+        direct.call(&format!("HSET h{number} short 1 long 2"));
+        direct.call(&format!("HPEXPIRE h{number} 4 FIELDS 1 short"));
+        // Read again and again, before the end and after it.
+        eventually("the field is gone", SOON, || {
+            let gone = direct.call(&format!("HEXISTS h{number} short")) == ":0\r\n";
+            client.call(&read);
+            gone.then_some(())
+        });
+        assert_eq!(client.call(&read), direct.call(&read), "{read}");
+    }
+}
+
+#[test]
 fn rules_decide_what_is_cached() {
     if calibrating("cache") {
         return;

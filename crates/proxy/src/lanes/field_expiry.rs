@@ -6,6 +6,8 @@
 use nearside_resp::encode;
 use nearside_resp::frame::{self, Value};
 
+use crate::commands::cached::reads::Fields;
+
 /// Fields of a hash that are asked about: the reply for one with more is not kept.
 const MOST_FIELDS: usize = 1024;
 
@@ -41,18 +43,36 @@ pub(super) fn ask_all(out: &mut Vec<u8>, key: &[u8], reply: &[u8], step: usize) 
     asks
 }
 
-/// The earlier of a key's end and those that `reply` tells of its fields, each as PTTL tells it. `None`: it tells nothing.
-pub(super) fn earliest(ttl: i64, reply: &[u8]) -> Option<i64> {
-    let reply = frame::parse(reply).ok()?;
+/// The earlier of a key's end and those that `reply` tells of its fields, each as PTTL tells it. `None`: it tells nothing, or
+/// that a field is gone which `value` shows. In the last millisecond of a field servers do both (seen with Redis 8.0.2).
+pub(super) fn earliest(ttl: i64, value: &[u8], reads: Fields, reply: &[u8]) -> Option<i64> {
+    let (reply, value) = (frame::parse(reply).ok()?, frame::parse(value).ok()?);
     let mut earliest = ttl;
-    for field in reply.as_items()? {
+    for (number, field) in reply.as_items()?.iter().enumerate() {
         match field.as_integer()? {
-            -2 | -1 => {} // there is no such field, or it stays
+            -1 => {} // it stays
+            -2 if reads == Fields::Named && is_absent(&value, number) => {}
+            -2 => return None,
             millis if earliest < 0 => earliest = millis,
             millis => earliest = earliest.min(millis),
         }
     }
     Some(earliest)
+}
+
+/// Whether a reply tells that the hash has no such field: the one of this number, of those that were named.
+fn is_absent(value: &Value, number: usize) -> bool {
+    let field = match value {
+        Value::Array(fields) => fields.get(number),
+        only => Some(only),
+    };
+    // HEXISTS and HSTRLEN tell it by a zero.
+    matches!(field, Some(Value::Null | Value::Integer(0)))
+}
+
+/// Whether a reply about all fields tells that there are none.
+pub(super) fn are_none(value: &[u8]) -> bool {
+    matches!(value, b"%0\r\n" | b"*0\r\n" | b":0\r\n")
 }
 
 #[cfg(test)]
@@ -61,12 +81,24 @@ mod tests {
 
     #[test]
     fn the_first_end_counts() {
-        assert_eq!(earliest(-1, b"*2\r\n:-1\r\n:-2\r\n"), Some(-1));
-        assert_eq!(earliest(-1, b"*3\r\n:-1\r\n:500\r\n:900\r\n"), Some(500));
-        assert_eq!(earliest(300, b"*1\r\n:500\r\n"), Some(300));
-        assert_eq!(earliest(300, b"*1\r\n:0\r\n"), Some(0));
-        assert_eq!(earliest(-2, b"*1\r\n:-2\r\n"), Some(-2));
-        assert_eq!(earliest(-1, b"-ERR unknown command\r\n"), None);
+        let all = |ttl, reply: &[u8]| earliest(ttl, b"%1\r\n$1\r\nf\r\n$1\r\nv\r\n", Fields::InReply(2), reply);
+        assert_eq!(all(-1, b"*2\r\n:-1\r\n:-1\r\n"), Some(-1));
+        assert_eq!(all(-1, b"*3\r\n:-1\r\n:500\r\n:900\r\n"), Some(500));
+        assert_eq!(all(300, b"*1\r\n:500\r\n"), Some(300));
+        assert_eq!(all(300, b"*1\r\n:0\r\n"), Some(0));
+        assert_eq!(all(-1, b"-ERR unknown command\r\n"), None);
+    }
+
+    #[test]
+    fn a_field_that_is_gone_is_gone_from_the_value_too() {
+        let gone = b"*2\r\n:-1\r\n:-2\r\n";
+        assert_eq!(earliest(-1, b"*2\r\n$1\r\nv\r\n_\r\n", Fields::Named, gone), Some(-1));
+        assert_eq!(earliest(-1, b"*2\r\n$1\r\nv\r\n$1\r\nw\r\n", Fields::Named, gone), None);
+        assert_eq!(earliest(-1, b"*2\r\n$1\r\nv\r\n$1\r\nw\r\n", Fields::InReply(1), gone), None);
+        for (value, expected) in [("_", Some(-2)), (":0", Some(-2)), ("$0\r\n", None), (":1", None)] {
+            let value = format!("{value}\r\n");
+            assert_eq!(earliest(-2, value.as_bytes(), Fields::Named, b"*1\r\n:-2\r\n"), expected, "{value}");
+        }
     }
 
     #[test]

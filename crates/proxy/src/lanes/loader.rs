@@ -484,7 +484,8 @@ impl LoaderLane {
                 self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
             }
             Some(Awaiting::FieldTtls(ticket, value, ttl)) => {
-                let ttl = ttl.and_then(|ttl| field_expiry::earliest(ttl, reply));
+                let fields = CachedRead::of(ticket.scope().command).fields;
+                let ttl = ttl.and_then(|ttl| field_expiry::earliest(ttl, &value, fields, reply));
                 self.fetched(ticket, &value, ttl, now);
             }
             Some(Awaiting::Ttl(ticket, value)) => {
@@ -558,7 +559,7 @@ impl LoaderLane {
             // They were asked about together with the value.
             Fields::Named => return state.awaiting.push_front(Awaiting::FieldTtls(ticket, value.clone(), ttl)),
             Fields::None => ttl,
-            _ if tells_absence(value) => ttl,
+            _ if field_expiry::are_none(value) => ttl,
             Fields::InReply(step) if field_expiry::ask_all(state.output.tail(), ticket.key(), value, step) => {
                 state.awaiting.push_back(Awaiting::FieldTtls(ticket, value.clone(), ttl));
                 drop(state);
