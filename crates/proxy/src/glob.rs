@@ -3,6 +3,8 @@
 
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
+/// The longest pattern, in bytes: what is made of it costs far more than itself, and is made while others wait.
+const LONGEST: usize = 1024;
 /// Memory that a compiled pattern, or set of patterns, may take.
 const SIZE_LIMIT: usize = 16 << 20;
 
@@ -15,8 +17,11 @@ pub(crate) struct Glob(Regex);
 pub(crate) struct GlobSet(RegexSet);
 
 impl Glob {
-    /// `None`: it is gigantic.
+    /// `None`: it is too long.
     pub(crate) fn new(pattern: &[u8]) -> Option<Self> {
+        if pattern.len() > LONGEST {
+            return None;
+        }
         RegexBuilder::new(&expression(pattern)).unicode(false).size_limit(SIZE_LIMIT).build().ok().map(Glob)
     }
 
@@ -26,8 +31,11 @@ impl Glob {
 }
 
 impl GlobSet {
-    /// `None`: together they are gigantic.
-    pub(crate) fn new<'a>(patterns: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    /// `None`: one is too long, or together they are gigantic.
+    pub(crate) fn new<'a>(patterns: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Self> {
+        if patterns.clone().any(|pattern| pattern.len() > LONGEST) {
+            return None;
+        }
         let set = RegexSetBuilder::new(patterns.map(expression)).unicode(false).size_limit(SIZE_LIMIT).build();
         set.ok().map(GlobSet)
     }
@@ -87,11 +95,22 @@ fn class<'a>(out: &mut String, mut rest: &'a [u8]) -> &'a [u8] {
         }
     }
     out.push('[');
+    let start = out.len();
+    let mut bytes = (0..=u8::MAX).filter(|byte| members[usize::from(*byte)] != is_negated).peekable();
+    while let Some(from) = bytes.next() {
+        let mut to = from;
+        while let Some(next) = bytes.next_if(|next| *next == to + 1) {
+            to = next;
+        }
+        literal(out, from);
+        if to > from {
+            out.push('-');
+            literal(out, to);
+        }
+    }
     // Never empty: a class of nothing is one of all but everything.
-    let listed: Vec<u8> = (0..=u8::MAX).filter(|byte| members[usize::from(*byte)] != is_negated).collect();
-    match listed.is_empty() {
-        true => out.push_str(r"^\x00-\xff"),
-        false => listed.iter().for_each(|byte| literal(out, *byte)),
+    if out.len() == start {
+        out.push_str(r"^\x00-\xff");
     }
     out.push(']');
     rest
@@ -149,6 +168,13 @@ mod tests {
             let text = pattern.escape_ascii();
             assert_eq!(matches(pattern, key), expected, "{text} {}", key.escape_ascii());
         }
+    }
+
+    #[test]
+    fn a_pattern_has_its_limit() {
+        assert!(Glob::new(&[b'*'; LONGEST]).is_some() && Glob::new(&[b'*'; LONGEST + 1]).is_none());
+        assert!(GlobSet::new([&b"*"[..], &[b'*'; LONGEST + 1]].into_iter()).is_none());
+        assert_eq!(expression(b"[^b]"), r"(?s)\A[\x00-\x61\x63-\xff]\z");
     }
 
     #[test]

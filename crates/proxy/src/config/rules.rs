@@ -137,7 +137,7 @@ pub(super) fn parse(file: &File<'_>, cache: &Spanned<DeValue<'_>>) -> (Vec<Given
     }
     let patterns = found.0.iter().flat_map(|rule| &rule.patterns).map(|text| text.as_bytes());
     if GlobSet::new(patterns).is_none() {
-        return wrong(cache, "the patterns of all rules together are too long");
+        return wrong(cache, "the patterns are too long, one or all of them together");
     }
     found
 }
