@@ -42,6 +42,8 @@ pub(crate) struct Opened {
     pub(crate) socket: Socket,
     /// The answer to HELLO; of RESP2 connections only where Sentinels name the primary.
     pub(crate) hello: Option<Value>,
+    /// The version of Valkey it leads to, as INFO tells it also where HELLO speaks of Redis; none, or not told, elsewhere.
+    pub(crate) valkey_version: Option<String>,
     /// The number by which the upstream knows it (`CLIENT ID`), if that was asked and told.
     pub(crate) client_id: Option<i64>,
     /// Which server it leads to, as [`Node::server`] counts them.
@@ -86,11 +88,11 @@ pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Resu
     }
     timeout(config.connect_timeout, async {
         let socket = dial(config, node).await?;
-        let Agreed { hello, run_id, client_id } = shake_hands(&socket, config, setup).await?;
+        let Agreed { hello, run_id, valkey_version, client_id } = shake_hands(&socket, config, setup).await?;
         if follows_sentinels(config) {
             check_role(hello.as_ref())?;
         }
-        Ok(Opened { socket, hello, client_id, server: shared.meet_server(node, run_id) })
+        Ok(Opened { socket, hello, valkey_version, client_id, server: shared.meet_server(node, run_id) })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
@@ -169,7 +171,9 @@ async fn reach(address: &UpstreamAddress) -> io::Result<Stream> {
 #[derive(Default)]
 struct Agreed {
     hello: Option<Value>,
+    /// Another one is another server, or the same started anew.
     run_id: Option<Vec<u8>>,
+    valkey_version: Option<String>,
     client_id: Option<i64>,
 }
 
@@ -185,7 +189,12 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
             }
             Ok(value) if step.name == "HELLO" => agreed.hello = Some(value),
             Ok(value) if step.name == "CLIENT ID" => agreed.client_id = value.as_integer(),
-            Ok(value) if step.name == "INFO" => agreed.run_id = value.as_bytes().and_then(run_id),
+            Ok(value) if step.name == "INFO" => {
+                let field = |name| value.as_bytes().and_then(|info| field(info, name));
+                agreed.run_id = field(b"run_id:").map(<[u8]>::to_vec);
+                agreed.valkey_version =
+                    field(b"valkey_version:").map(|text| String::from_utf8_lossy(text).into_owned());
+            }
             Ok(_) => {}
             Err(_) => return Err(ConnectError::NotRedis { step: step.name }),
         }
@@ -209,10 +218,10 @@ async fn log_in(socket: &Socket, name: &[u8], password: &[u8]) -> Result<(), Con
     }
 }
 
-/// The `run_id` in an answer to INFO: another one is another server, or the same started anew.
-fn run_id(info: &[u8]) -> Option<Vec<u8>> {
+/// What an answer to INFO says behind this name and its colon.
+fn field<'a>(info: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut lines = info.split(|byte| *byte == b'\n');
-    lines.find_map(|line| line.strip_prefix(b"run_id:")).map(|id| id.trim_ascii().to_vec())
+    lines.find_map(|line| line.strip_prefix(name)).map(<[u8]>::trim_ascii)
 }
 
 /// The commands of the handshake, as bytes, and what to call them.

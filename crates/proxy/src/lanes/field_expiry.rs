@@ -10,12 +10,20 @@ use crate::commands::cached::reads::Fields;
 
 /// Fields of a hash that are asked about: the reply for one with more is not kept.
 const MOST_FIELDS: usize = 1024;
+const FIRST_VALKEY: Version = (9, 0, 0);
 
-/// Whether this server, as HELLO names it, knows such fields. Of one that nobody knows it is assumed.
-pub(super) fn is_known_to(server: &[u8], version: (u32, u32, u32)) -> bool {
+/// Major, minor, patch.
+type Version = (u32, u32, u32);
+
+/// Whether this server, as HELLO names it, knows such fields. Of one that nobody knows it is assumed. `valkey` is the version
+/// of Valkey that INFO tells: in HELLO it may be set to call itself Redis 7.2.4 (`extended-redis-compatibility`).
+pub(super) fn is_known_to(server: &[u8], version: Version, valkey: Option<Version>) -> bool {
+    if let Some(version) = valkey {
+        return version >= FIRST_VALKEY;
+    }
     match server {
         b"redis" => version >= (7, 4, 0),
-        b"valkey" => version >= (9, 0, 0),
+        b"valkey" => version >= FIRST_VALKEY,
         _ => true,
     }
 }
@@ -78,6 +86,16 @@ pub(super) fn are_none(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_is_known_by_what_it_is_not_by_what_it_is_called() {
+        assert!(is_known_to(b"redis", (7, 4, 0), None) && !is_known_to(b"redis", (7, 2, 4), None));
+        assert!(is_known_to(b"valkey", (9, 0, 0), None) && !is_known_to(b"valkey", (8, 1, 1), None));
+        assert!(
+            is_known_to(b"redis", (7, 2, 4), Some((9, 0, 0))) && !is_known_to(b"redis", (7, 2, 4), Some((8, 1, 1)))
+        );
+        assert!(is_known_to(b"other", (1, 0, 0), None));
+    }
 
     #[test]
     fn the_first_end_counts() {

@@ -310,7 +310,7 @@ impl LoaderLane {
         let (user, db) = (&self.user, self.db);
         let setup =
             Setup { user, protocol: Protocol::Resp3, db, tracking: true, asks_id: false, name: "nearside-loader" };
-        let Opened { socket, hello, server, .. } =
+        let Opened { socket, hello, valkey_version, server, .. } =
             connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
                 refused @ (ConnectError::Refused { .. } | ConnectError::NotLetIn(_)) => {
@@ -318,13 +318,13 @@ impl LoaderLane {
                 }
                 other => LinkError::Protocol(other.to_string()),
             })?;
-        let has_field_expiry = self.examine(hello.as_ref())?;
+        let has_field_expiry = self.examine(hello.as_ref(), valkey_version.as_deref())?;
         self.state.borrow_mut().has_field_expiry = has_field_expiry;
         Ok((socket, server))
     }
 
     /// Is this a primary, of a version whose invalidations can be relied on? Gives whether fields of a hash expire there.
-    fn examine(&self, hello: Option<&Value>) -> Result<bool, LinkError> {
+    fn examine(&self, hello: Option<&Value>, valkey_version: Option<&str>) -> Result<bool, LinkError> {
         let text = |field| hello.and_then(|hello| hello.field(field)).and_then(Value::as_bytes).unwrap_or_default();
         check_role(text(b"role"))?;
         let version = String::from_utf8_lossy(text(b"version")).into_owned();
@@ -333,7 +333,8 @@ impl LoaderLane {
                 "version {version} of the upstream can lose invalidations (6.2.8 and later do not)"
             )));
         }
-        let has_field_expiry = field_expiry::is_known_to(text(b"server"), parse_version(&version));
+        let has_field_expiry =
+            field_expiry::is_known_to(text(b"server"), parse_version(&version), valkey_version.map(parse_version));
         self.worker.shared().upstream_version.store(version.into());
         Ok(has_field_expiry)
     }
