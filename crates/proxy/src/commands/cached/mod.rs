@@ -132,8 +132,15 @@ fn told(state: &mut State, cache: &NearCache, call: &Call<'_>, command: u8) -> b
         return false;
     }
     let mut out = Vec::new();
-    let tell = |value: ReplyRef<'_>| from_value::tell(&mut out, command, &call.request, &value);
-    let is_told = cache.read(call.request.arg(1), scope_of_get(state), state.now, tell) == Read::Hit(true);
+    let found = cache.read(call.request.arg(1), scope_of_get(state), state.now, |value| {
+        let is_large = value.len() >= SHARE_FROM; // what is told may be too: it is copied without the lock
+        if is_large { Err(value.share()) } else { Ok(from_value::tell(&mut out, command, &call.request, &value)) }
+    });
+    let is_told = match found {
+        Read::Hit(Ok(is_told)) => is_told,
+        Read::Hit(Err(large)) => from_value::tell(&mut out, command, &call.request, &large),
+        Read::TooLarge | Read::Miss => false,
+    };
     if is_told {
         state.turn.hits += 1;
         state.answer(|to, _| to.extend_from_slice(&out));
