@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::doorkeeper::Doorkeeper;
 use crate::entry::{CachedReply, MAX_ARGUMENTS_LEN, MAX_KEY_LEN, NewVariant, Read, ReplyRef, Scope};
 use crate::fill::{Fill, FillTable, Joined, Limits, Waiter, Waiters};
 use crate::hash::KeyHasher;
@@ -53,6 +54,8 @@ pub enum Bypass {
     TooLarge,
     /// The key changes more often than it is read.
     Churning,
+    /// The cache is full, and the key has not been asked for lately.
+    Rare,
     /// As many fetches are in flight, or as many wait for this one, as are allowed.
     Busy,
 }
@@ -73,6 +76,7 @@ pub struct Stats {
 pub struct NearCache {
     pub(crate) store: Store,
     pub(crate) fills: FillTable,
+    pub(crate) doorkeeper: Doorkeeper,
     leases: Arc<Leases>,
     max_age: Duration,
     max_reply: usize,
@@ -93,7 +97,8 @@ impl NearCache {
         };
         Ok(Arc::new(Self {
             store: Store::new(sizing, hasher.clone()),
-            fills: FillTable::new(settings.workers, limits, hasher),
+            fills: FillTable::new(settings.workers, settings.capacity, limits, hasher),
+            doorkeeper: Doorkeeper::new(settings.capacity),
             leases: Leases::new(settings.max_staleness),
             max_age: settings.max_age,
             max_reply,
@@ -134,15 +139,19 @@ impl NearCache {
         if key.len() > MAX_KEY_LEN || scope.arguments.len() > MAX_ARGUMENTS_LEN {
             return Lookup::Bypass(Bypass::TooLarge);
         }
-        let mut locked = self.fills.lock(key);
+        let hash = self.fills.hash(key);
+        if !self.doorkeeper.admits(hash, now) {
+            return Lookup::Bypass(Bypass::Rare);
+        }
+        let mut locked = self.fills.lock_hashed(key, hash);
+        if locked.passes_by() {
+            return Lookup::Bypass(Bypass::Churning);
+        }
         // Under the lock: the fetch that this read would have followed may just have completed.
         match self.read(key, scope, now, |reply| reply.share()) {
             Read::Hit(reply) => return Lookup::Hit(reply),
             Read::TooLarge => return Lookup::Bypass(Bypass::TooLarge),
             Read::Miss => {}
-        }
-        if locked.passes_by() {
-            return Lookup::Bypass(Bypass::Churning);
         }
         match locked.join(scope, now, waiter) {
             Joined::Leads { query, id } => {
@@ -286,6 +295,9 @@ impl NearCache {
             self.store.insert(variant, now)
         });
         drop(locked);
+        if evicted.as_ref().is_some_and(|evicted| evicted.has_other_than(ticket.key())) {
+            self.doorkeeper.evicted(now);
+        }
         drop(evicted);
         match answer {
             _ if is_stored => self.stored.fetch_add(1, Ordering::Relaxed),

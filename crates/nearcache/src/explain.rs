@@ -12,6 +12,8 @@ use crate::time::Time;
 pub struct Explanation {
     /// What is kept of it, oldest first.
     pub replies: Vec<KeptReply>,
+    /// The cache is full, and the key has not been asked for lately: the next read is not fetched for the cache.
+    pub is_rare: bool,
     /// Fetches of it in flight.
     pub fetches: usize,
     /// The last change that concerned something kept, or being fetched; not of keys that changed long ago.
@@ -62,6 +64,7 @@ impl NearCache {
         let variants = entry.iter().flat_map(Entry::variants);
         Explanation {
             replies: variants.filter_map(|variant| explain_variant(variant, now)).collect(),
+            is_rare: self.doorkeeper.keeps_out(self.fills.hash(key), now),
             fetches: locked.count(),
             last_change: locked.last_change(),
         }

@@ -93,7 +93,6 @@ pub(crate) struct Limits {
 #[repr(align(128))]
 struct Shard(Mutex<Fills>);
 
-#[derive(Default)]
 struct Fills {
     table: HashTable<Fill>,
     history: History,
@@ -109,14 +108,24 @@ pub(crate) struct LockedKey<'a> {
 }
 
 impl FillTable {
-    pub(crate) fn new(workers: usize, limits: Limits, hasher: KeyHasher) -> Self {
+    /// One beside a cache of this capacity.
+    pub(crate) fn new(workers: usize, capacity: u64, limits: Limits, hasher: KeyHasher) -> Self {
         let shards = workers.saturating_mul(SHARDS_PER_WORKER).clamp(1, MAX_SHARDS).next_power_of_two();
-        let shards = (0..shards).map(|_| Shard(Mutex::new(Fills::default()))).collect();
+        let fills = || Fills { table: HashTable::new(), history: History::new(capacity, shards), next_id: 0 };
+        let shards = (0..shards).map(|_| Shard(Mutex::new(fills()))).collect();
         Self { shards, hasher, in_flight: AtomicUsize::new(0), limits }
     }
 
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
     pub(crate) fn lock<'a>(&'a self, key: &'a [u8]) -> LockedKey<'a> {
-        let hash = self.hasher.hash(key);
+        self.lock_hashed(key, self.hash(key))
+    }
+
+    /// As [`Self::lock`], where the key's hash is known.
+    pub(crate) fn lock_hashed<'a>(&'a self, key: &'a [u8], hash: u64) -> LockedKey<'a> {
         LockedKey { fills: self.shard(hash).lock(), table: self, hash, key }
     }
 

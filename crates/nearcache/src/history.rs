@@ -2,16 +2,20 @@
 //!
 //! A key that changes more often than it is read is not worth a fetch: that is two commands and an invalidation for a reply
 //! nobody is served. Each time a key's replies are dropped before anybody was served one of them, reads of it pass the cache by
-//! for a while, twice as many as the time before; each time somebody was, for less.
+//! for a while, twice as many as the time before; every second time somebody was, for less. So a key is fetched while its
+//! replies are served twice or more on the average, which is about what the fetch costs.
 //!
-//! It is a small table that forgets: a key takes the place of another one that it collides with, once that has aged.
+//! It is a small table that forgets: a key takes the place of the one that matters least among the few it collides with, once
+//! that has aged.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Keys remembered in each shard.
-const SLOTS: usize = 1024;
+/// Bytes of the cache's capacity for each key remembered: a few of a hundred that a cache of small items holds.
+const BYTES_PER_KEY: u64 = 8192;
+/// Keys that share a place in the table.
+const BUCKET: usize = 4;
 /// Replies dropped unserved from which on reads pass by.
 const PASS_BY_FROM: u8 = 3;
 /// From here on it does not grow: some thousand reads pass by.
@@ -44,67 +48,102 @@ struct Slot {
     at: Time,
     tag: u32,
     pass_by: u16,
-    /// How often replies were dropped unserved, less how often they were not.
+    /// How often replies were dropped unserved, less half of how often they were not.
     useless: u8,
+    /// Since `useless` was changed last, replies were dropped once that had been served.
+    is_half: bool,
     change: Change,
     /// The server has said so too.
     is_confirmed: bool,
 }
 
-pub(crate) struct History(Box<[Slot]>);
-
-impl Default for History {
-    fn default() -> Self {
-        let slot =
-            Slot { at: Time(0), tag: 0, pass_by: 0, useless: 0, change: Change::Invalidated, is_confirmed: false };
-        Self(vec![slot; SLOTS].into())
-    }
-}
+/// See the module.
+pub(crate) struct History(Box<[[Slot; BUCKET]]>);
 
 impl History {
+    /// How many bytes those of all shards take, for a cache of this capacity.
+    pub(crate) fn len(capacity: u64) -> u64 {
+        capacity / BYTES_PER_KEY * size_of::<Slot>() as u64
+    }
+
+    /// One of so many, for a cache of this capacity.
+    pub(crate) fn new(capacity: u64, shards: usize) -> Self {
+        let keys = usize::try_from(capacity / BYTES_PER_KEY).unwrap_or(usize::MAX);
+        let buckets = (keys / BUCKET / shards).max(1);
+        Self(vec![[Slot::EMPTY; BUCKET]; buckets].into())
+    }
+
     /// The key has changed; `was_useful`: somebody was served what was dropped.
     pub(crate) fn note(&mut self, hash: u64, change: Change, was_useful: bool, now: Time) {
-        let (slot, tag) = self.slot(hash);
-        if slot.tag != tag {
+        let tag = hash as u32;
+        let bucket = self.bucket(hash);
+        let known = bucket.iter().position(|slot| slot.is(tag));
+        let least = || (0..BUCKET).min_by_key(|&at| (bucket[at].useless, bucket[at].at)).unwrap_or(0);
+        let slot = &mut bucket[known.unwrap_or_else(least)];
+        if known.is_none() {
             if slot.useless > 0 {
                 slot.useless -= 1;
                 return;
             }
-            (slot.tag, slot.pass_by) = (tag, 0);
+            *slot = Slot { tag, ..Slot::EMPTY };
         }
         (slot.at, slot.change, slot.is_confirmed) = (now, change, false);
         if change == Change::Flushed {
             return; // which says nothing of how the key is used
         }
-        slot.useless = if was_useful { slot.useless.saturating_sub(1) } else { (slot.useless + 1).min(MOST_USELESS) };
+        if !was_useful {
+            slot.useless = (slot.useless + 1).min(MOST_USELESS);
+        } else {
+            slot.is_half = !slot.is_half;
+            slot.useless = slot.useless.saturating_sub(slot.is_half.into());
+        }
         let passes = slot.useless >= PASS_BY_FROM && !was_useful;
         slot.pass_by = if passes { 1 << (slot.useless - 1) } else { 0 };
     }
 
     /// Whether a read of the key passes by; counts it.
     pub(crate) fn passes_by(&mut self, hash: u64) -> bool {
-        let (slot, tag) = self.slot(hash);
-        let passes = slot.tag == tag && slot.pass_by > 0;
-        slot.pass_by -= u16::from(passes);
-        passes
+        let Some(slot) = self.find(hash).filter(|slot| slot.pass_by > 0) else { return false };
+        slot.pass_by -= 1;
+        true
     }
 
     /// How long ago the key was written, if that is its last change and this is asked for the first time.
     pub(crate) fn written_for(&mut self, hash: u64, now: Time) -> Option<Duration> {
-        let (slot, tag) = self.slot(hash);
-        let is_known = slot.tag == tag && slot.change == Change::Written;
-        (is_known && !std::mem::replace(&mut slot.is_confirmed, true)).then(|| now - slot.at)
+        let slot = self.find(hash).filter(|slot| slot.change == Change::Written)?;
+        (!std::mem::replace(&mut slot.is_confirmed, true)).then(|| now - slot.at)
     }
 
     pub(crate) fn last_change(&mut self, hash: u64) -> Option<LastChange> {
-        let (slot, tag) = self.slot(hash);
-        let is_known = slot.tag == tag && slot.at != Time(0);
-        is_known.then_some(LastChange { change: slot.change, at: slot.at, passing_by: slot.pass_by })
+        let slot = self.find(hash)?;
+        Some(LastChange { change: slot.change, at: slot.at, passing_by: slot.pass_by })
     }
 
-    fn slot(&mut self, hash: u64) -> (&mut Slot, u32) {
+    fn find(&mut self, hash: u64) -> Option<&mut Slot> {
+        self.bucket(hash).iter_mut().find(|slot| slot.is(hash as u32))
+    }
+
+    fn bucket(&mut self, hash: u64) -> &mut [Slot; BUCKET] {
         // Other bits than those that choose the shard, and those that the table of fetches takes.
-        (&mut self.0[(hash >> 44) as usize % SLOTS], hash as u32)
+        let buckets = self.0.len();
+        &mut self.0[(hash >> 44) as usize % buckets]
+    }
+}
+
+impl Slot {
+    const EMPTY: Self = Self {
+        at: Time(0),
+        tag: 0,
+        pass_by: 0,
+        useless: 0,
+        is_half: false,
+        change: Change::Invalidated,
+        is_confirmed: false,
+    };
+
+    /// Whether it is that of the key with this tag.
+    fn is(&self, tag: u32) -> bool {
+        self.tag == tag && self.at != Time(0)
     }
 }
 
@@ -120,7 +159,7 @@ mod tests {
 
     #[test]
     fn reads_of_a_key_that_is_dropped_unserved_again_and_again_pass_by() {
-        let mut history = History::default();
+        let mut history = History::new(1 << 30, 1);
         let counts: Vec<_> = (0..14)
             .map(|_| {
                 history.note(7, Change::Invalidated, false, NOW);
@@ -133,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_served_does_not_pass_by() {
-        let mut history = History::default();
+        let mut history = History::new(1 << 30, 1);
         for _ in 0..100 {
             history.note(7, Change::Written, false, NOW);
             history.note(7, Change::Written, true, NOW);
@@ -144,14 +183,17 @@ mod tests {
 
     #[test]
     fn another_key_in_its_place_has_to_wait_until_it_has_aged() {
-        let mut history = History::default();
-        let other = 7 + 1; // the same slot, another tag
-        (0..4).for_each(|_| history.note(7, Change::Invalidated, false, NOW));
+        // All in one place, with tags of their own.
+        let mut history = History::new(0, 1);
+        for key in 1..=BUCKET as u64 {
+            (0..3 + key).for_each(|_| history.note(key, Change::Invalidated, false, NOW));
+        }
+        let (first, other) = (1, 1 + BUCKET as u64);
         (0..4).for_each(|_| history.note(other, Change::Invalidated, false, NOW));
-        assert_eq!((history.passes_by(7), history.passes_by(other)), (true, false));
-        assert!(history.last_change(7).is_some() && history.last_change(other).is_none());
+        assert_eq!((history.passes_by(first), history.passes_by(other)), (true, false));
+        assert!(history.last_change(first).is_some() && history.last_change(other).is_none());
         history.note(other, Change::Written, false, Time(2));
         let known = LastChange { change: Change::Written, at: Time(2), passing_by: 0 };
-        assert_eq!((history.last_change(7), history.last_change(other)), (None, Some(known)));
+        assert_eq!((history.last_change(first), history.last_change(other)), (None, Some(known)));
     }
 }

@@ -12,6 +12,7 @@
 //! wire. Who calls what when is the caller's duty, written at each method.
 
 mod cache;
+mod doorkeeper;
 mod entry;
 mod explain;
 mod fill;

@@ -7,7 +7,9 @@
 use quick_cache::{Options, OptionsBuilder, Weighter};
 use thiserror::Error;
 
+use crate::doorkeeper::Doorkeeper;
 use crate::entry::{Entry, EntryKey, PREFIX_LEN};
+use crate::history::History;
 
 /// Bytes of the table for each item: a slot of the slab (32, as quick_cache's placeholders need it) and of the hash index (5),
 /// both grown by doubling.
@@ -70,7 +72,8 @@ impl Sizing {
     /// near its own capacity, and for as many typical ones as quick_cache insists on.
     pub(crate) fn new(capacity: u64, max_item: usize, workers: usize) -> Result<Self, SizeError> {
         let typical_items = capacity / TYPICAL_WEIGHT;
-        let weight_capacity = capacity.saturating_sub(ghosts(typical_items) * GHOST_LEN);
+        let beside = ghosts(typical_items) * GHOST_LEN + Doorkeeper::len(capacity) + History::len(capacity);
+        let weight_capacity = capacity.saturating_sub(beside);
         if !fits(max_item, weight_capacity) {
             let largest = largest_item(weight_capacity);
             return Err(SizeError { max_item, capacity, largest });

@@ -130,6 +130,11 @@ impl Evicted {
         self.0.is_empty()
     }
 
+    /// Whether another key had to go than this one.
+    pub(crate) fn has_other_than(&self, key: &[u8]) -> bool {
+        self.0.iter().any(|evicted| evicted.0.key() != key)
+    }
+
     /// Whether anybody was served any of it.
     pub(crate) fn is_used(&self) -> bool {
         self.0.iter().any(|key| key.0.is_used())

@@ -206,7 +206,7 @@ impl World {
                 self.waiting.push(waiting);
                 self.unsent.push_back((ticket, key));
             }
-            Lookup::Bypass(Bypass::Churning) => {} // the server is asked, as if there were no cache
+            Lookup::Bypass(Bypass::Churning | Bypass::Rare) => {} // the server is asked, as if there were no cache
             Lookup::Bypass(why) => panic!("nothing here is large or many: {why:?}"),
         }
     }

@@ -230,6 +230,11 @@ impl Shared {
         is_news
     }
 
+    /// The node at `address`, if it is known to be one of the cluster.
+    pub(crate) fn member(&self, address: &UpstreamAddress) -> Option<Arc<Node>> {
+        self.members.load().contains(address).then(|| self.nodes.at(address)).flatten()
+    }
+
     /// Makes `topology` the one that counts, and ends the leases of all nodes that have lost a slot by it. A fetch that still
     /// goes by the one before is refused by the lane, which looks again once it has a lease.
     pub(crate) fn publish(&self, topology: Topology) {

@@ -147,7 +147,14 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
     let plan = Plan::flush();
     for _ in 0..3 {
         for (number, proxy) in world.proxies.iter().enumerate() {
-            let asker = Asker { client: 0, path: Path::Proxy(number), db: 0, is_restricted: false, reads: 0 };
+            let asker = Asker {
+                client: 0,
+                path: Path::Proxy(number),
+                db: 0,
+                is_restricted: false,
+                reads: 0,
+                declares_all: true,
+            };
             let began = shared.clock.now();
             let reply = proxy.client().call("FLUSHALL");
             plan.note(&shared.keys, asker, (began, shared.clock.now()), &[reply], history);
@@ -159,7 +166,7 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
 }
 
 fn flush_beside(world: &World, shared: &Shared, history: &mut History) {
-    let asker = Asker { client: 0, path: Path::Direct, db: 0, is_restricted: false, reads: 0 };
+    let asker = Asker { client: 0, path: Path::Direct, db: 0, is_restricted: false, reads: 0, declares_all: true };
     let began = shared.clock.now();
     match &world.upstream {
         Upstream::Cluster(cluster) => {

@@ -4,6 +4,7 @@ use nearside_tests::Reply;
 
 use crate::history::{Content, History, Key, Nanos, Path, Read, Strange, Write, nanos};
 use crate::keyspace::{FIELD, Keyspace, Kind, Misread, short_life, value_number};
+use crate::world::FENCED;
 
 /// Commands that are sent together, and what their replies tell.
 #[derive(Clone, Debug)]
@@ -40,6 +41,9 @@ pub struct Asker {
     pub is_restricted: bool,
     /// How many of a hundred commands are reads.
     pub reads: u8,
+    /// Its scripts declare every key that they write. Of others Redis itself makes a mess while slots move: they fail half
+    /// way, or leave a key at both nodes.
+    pub declares_all: bool,
 }
 
 /// Errors that say: not executed.
@@ -144,11 +148,12 @@ impl Plan {
                 let script = "return redis.call('SET', KEYS[1], ARGV[1])";
                 Self::new(set(None, true), [words(&["EVAL", script, "1", name, &value])])
             }
-            8 => {
-                // A key of the same slot is declared, and another one written.
+            8 if !asker.declares_all => {
+                // A key of the same slot is declared, and another one written. With the fence that counts as if it were named.
                 let script = "return redis.call('SET', ARGV[2], ARGV[1])";
                 let declared = &keys.get(keys.neighbour(key)).name;
-                Self::new(set(None, false), [words(&["EVAL", script, "1", declared, &value, name])])
+                let is_fenced = asker.path == Path::Proxy(FENCED);
+                Self::new(set(None, is_fenced), [words(&["EVAL", script, "1", declared, &value, name])])
             }
             9 if asker.path != Path::Direct => {
                 let requests = [

@@ -31,8 +31,10 @@ const CONTROL_PAUSE: Duration = Duration::from_millis(2);
 const CALM: Duration = Duration::from_millis(800);
 /// After the clients have ended, what was under way at a server that stood still has been done.
 const LAST_WRITES: Duration = Duration::from_millis(700);
+/// The same in the slots of the journals, which write pipelines of many commands.
+const JOURNAL_CONTROL_PAUSE: Duration = Duration::from_micros(300);
 /// So many lost writes are a time in which the control, which writes one after the other, loses some as well.
-const LOST_BY_CHANCE: usize = 100;
+const LOST_BY_CHANCE: usize = 30;
 
 /// What a round found.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ struct Clients {
     threads: Vec<JoinHandle<History>>,
     journals: Vec<Load>,
     control: Option<Control>,
+    /// In the slots of the journals.
+    journal_control: Option<Control>,
 }
 
 /// Runs one round.
@@ -103,6 +107,7 @@ impl Clients {
                 db: random.u16(..world.dbs()),
                 is_restricted: role >= READERS + WRITERS,
                 reads: if role < READERS { 97 } else { 40 },
+                declares_all: fault == Fault::MovedSlots,
             };
             let (shared, address, random) = (shared.clone(), world.proxies[proxy].address().clone(), random.fork());
             threads.push(std::thread::spawn(move || through_proxy(&shared, &address, asker, random)));
@@ -111,12 +116,13 @@ impl Clients {
             for at in 0..DIRECT_READERS + DIRECT_WRITERS {
                 let client = threads.len();
                 let reads = if at < DIRECT_READERS { 100 } else { 40 };
-                let asker = Asker { client, path: Path::Direct, db, is_restricted: false, reads };
+                let declares_all = fault == Fault::MovedSlots;
+                let asker = Asker { client, path: Path::Direct, db, is_restricted: false, reads, declares_all };
                 let (shared, redis, random) = (shared.clone(), world.redis(db), random.fork());
                 threads.push(std::thread::spawn(move || direct(&shared, redis, asker, random)));
             }
         }
-        let (mut journals, mut control) = (Vec::new(), None);
+        let (mut journals, mut control, mut journal_control) = (Vec::new(), None, None);
         if !fault.loses_keys() {
             prepare_journals(world);
             for (proxy, nearside) in world.proxies.iter().enumerate() {
@@ -126,9 +132,12 @@ impl Clients {
             if let Upstream::Cluster(cluster) = &world.upstream {
                 let keys = spread_keys(TAGS, &format!("control:{number}"));
                 control = Some(Control::on_keys(cluster, keys, CONTROL_PAUSE));
+                let first = number * PROXIES * JOURNALS;
+                let keys = (first..first + PROXIES * JOURNALS).map(Load::key_beside).collect();
+                journal_control = Some(Control::on_keys(cluster, keys, JOURNAL_CONTROL_PAUSE));
             }
         }
-        Self { shared, threads, journals, control }
+        Self { shared, threads, journals, control, journal_control }
     }
 
     /// Ends them. Gives what they saw, what the journals say against it, how much those did, and what Redis lost of it.
@@ -145,21 +154,22 @@ impl Clients {
                 Upstream::Server { server, .. } => journal.finish(&mut server.client()),
             });
         }
-        let control = match (self.control, &world.upstream) {
+        let report = |control: Option<Control>| match (control, &world.upstream) {
             (Some(control), Upstream::Cluster(cluster)) => control.finish(&mut cluster.client()),
             _ => ControlReport::default(),
         };
+        let (control, journal_control) = (report(self.control), report(self.journal_control));
         history.losses = losses(&self.shared, &control);
         let journaled = reports.iter().map(|report| report.answered).sum();
         let faults: Vec<LoadFault> = reports.into_iter().flat_map(|report| report.faults).collect();
         let (lost, others): (Vec<_>, Vec<_>) =
             faults.into_iter().partition(|fault| matches!(fault, LoadFault::LostWrite(_)));
         let mut violations: Vec<Violation> = others.iter().map(violation).collect();
-        let is_redis = loses_writes && (lost.len() <= LOST_BY_CHANCE || control.lost > 0);
+        let is_redis = loses_writes && (lost.len() <= LOST_BY_CHANCE || journal_control.lost > 0);
         if !is_redis {
             violations.extend(lost.iter().map(violation));
         }
-        (history, violations, journaled, (lost.len(), control.lost))
+        (history, violations, journaled, (lost.len(), journal_control.lost))
     }
 }
 

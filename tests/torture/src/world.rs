@@ -112,6 +112,9 @@ impl World {
     }
 }
 
+/// The proxy that has fences for scripts.
+pub const FENCED: usize = 0;
+
 fn proxies(url: &str) -> Vec<Nearside> {
     let staleness = format!("{}ms", MAX_STALENESS.as_millis());
     let args = [
@@ -126,7 +129,9 @@ fn proxies(url: &str) -> Vec<Nearside> {
         "--log",
         "warn",
     ];
-    let proxies: Vec<_> = (0..PROXIES).map(|_| Nearside::with_url(url, &args)).collect();
+    let fenced = |proxy| ["--script-fence", if proxy == FENCED { "yes" } else { "no" }];
+    let start = |proxy| Nearside::with_url(url, &[&args[..], &fenced(proxy)].concat());
+    let proxies: Vec<_> = (0..PROXIES).map(start).collect();
     proxies.iter().for_each(Nearside::wait_until_ready);
     proxies
 }

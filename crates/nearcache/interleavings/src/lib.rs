@@ -162,7 +162,7 @@ impl World {
                 self.waiting.fetch_add(1, Ordering::SeqCst);
                 self.fetch(ticket);
             }
-            Lookup::Bypass(Bypass::Churning) => {} // the server is asked, as if there were no cache
+            Lookup::Bypass(Bypass::Churning | Bypass::Rare) => {} // the server is asked, as if there were no cache
             Lookup::Bypass(why) => panic!("nothing here is large or many: {why:?}"),
         }
     }

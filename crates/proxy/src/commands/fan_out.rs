@@ -78,8 +78,7 @@ pub(super) fn send(
             }
         });
         if let Err(reason) = sent {
-            let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
-            gather::deliver(session, state, number, line.as_bytes(), true);
+            gather::not_sent(session, state, number, &reason);
         }
     }
     Flow::Done
@@ -99,7 +98,7 @@ fn lanes(session: &Rc<Session>, state: &mut State, parts: &[Part<'_>]) -> Result
             Ok(_) => return Err(Flow::Wait),
             Err(reason) => {
                 state.lanes.forget(part.node);
-                return Err(refuse(state, format!("UPSTREAM {reason}; the command was not sent")));
+                return Err(refuse(state, super::unsent(&reason)));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cached::Query;
 use super::place;
 use super::table::{Access, Command, Effect as Changes, Keys};
-use super::{Call, Flow, OVERLOAD, refuse};
+use super::{Call, Flow, OVERLOAD, refuse, unsent};
 use crate::lanes::forward::{Errand, ForwardLane, Frame};
 use crate::lanes::written::Effect;
 use crate::session::Session;
@@ -27,7 +27,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     };
     let lane = match lane(session, state, place.node) {
         Ok(lane) => lane,
-        Err(reason) => return refuse(state, format!("UPSTREAM {reason}; the command was not sent")),
+        Err(reason) => return refuse(state, unsent(&reason)),
     };
     if !lane.has_room(session) {
         return Flow::Wait;
@@ -78,7 +78,7 @@ pub(super) fn lane(session: &Rc<Session>, state: &mut State, node: usize) -> Res
 pub(super) fn to_node(session: &Rc<Session>, state: &mut State, node: &Arc<Node>, args: &[&[u8]]) -> Flow {
     let lane = match session.worker().lane(node, &state.user, state.db, state.protocol) {
         Ok(lane) => lane,
-        Err(reason) => return refuse(state, format!("UPSTREAM {reason}; the command was not sent")),
+        Err(reason) => return refuse(state, unsent(&reason)),
     };
     if !lane.has_room(session) {
         return Flow::Wait;
@@ -89,7 +89,7 @@ pub(super) fn to_node(session: &Rc<Session>, state: &mut State, node: &Arc<Node>
     let errand = Errand::new(session, sequence, state.now, None, false);
     if let Err(reason) = lane.submit(errand, Frame::Borrowed(&frame), |_| Effect::None) {
         state.replies.retract();
-        state.answer_error(format!("UPSTREAM {reason}; the command was not sent"));
+        state.answer_error(unsent(&reason));
     }
     Flow::Done
 }
@@ -98,7 +98,7 @@ pub(super) fn to_node(session: &Rc<Session>, state: &mut State, node: &Arc<Node>
 pub(super) fn not_sent(state: &mut State, node: usize, reason: &str) {
     state.replies.retract();
     state.lanes.forget(node);
-    state.answer_error(format!("UPSTREAM {reason}; the command was not sent"));
+    state.answer_error(unsent(reason));
 }
 
 /// The command has to wait for a fetch that the session has asked for before.
@@ -170,7 +170,7 @@ pub(super) fn read_as(
         Some(slot) => topology.position(slot),
     };
     let node = node.ok_or_else(|| place::not_served(session).to_owned())?;
-    let not_sent = |reason| format!("UPSTREAM {reason}; the command was not sent");
+    let not_sent = |reason: String| unsent(&reason);
     let lane = worker.lane(&topology.nodes()[node], &state.user, state.db, state.protocol).map_err(not_sent)?;
     let errand = Errand::new(session, sequence, state.now, slot, false);
     lane.submit(errand, frame, |_| Effect::None).map(drop).map_err(not_sent)

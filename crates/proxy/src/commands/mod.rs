@@ -183,6 +183,11 @@ fn refusal(command: &Command) -> String {
     format!("ERR {} is refused by the proxy; the setting allow-commands permits it", shown(command))
 }
 
+/// What is answered to a command that cannot be sent, with the reason.
+pub(crate) fn unsent(reason: &str) -> String {
+    format!("UPSTREAM {reason}; the command was not sent")
+}
+
 fn refuse(state: &mut State, text: impl AsRef<[u8]>) -> Flow {
     state.turn.refused += 1;
     state.answer_error(text);

@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering;
 
 use super::table::{Command, Keys, Route};
 use super::{Call, Flow, client, pinned, refuse, split};
-use crate::config::UpstreamAddress;
 use crate::session::Session;
 use crate::session::state::State;
-use crate::topology::{Node, Slot};
+use crate::topology::Slot;
 
 pub(super) const CROSSSLOT: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 const NOT_SERVED: &str = "CLUSTERDOWN Hash slot not served";
@@ -73,12 +72,6 @@ pub(super) fn of_slot(session: &Rc<Session>, state: &mut State, slot: Option<Slo
         Some(node) => Ok(Place { node, slot }),
         None => Err(refuse(state, not_served(session))),
     }
-}
-
-/// The node at `address`, if it is known to be one of the cluster.
-pub(crate) fn member(session: &Session, address: &UpstreamAddress) -> Option<Arc<Node>> {
-    let shared = session.worker().shared();
-    shared.members.load().contains(address).then(|| shared.nodes.at(address)).flatten()
 }
 
 /// The keys are of several slots: the command is divided by slot, or refused as a node would refuse it.

@@ -58,7 +58,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     };
     let lane = match forward::lane(session, state, node) {
         Ok(lane) => lane,
-        Err(reason) => return refuse(state, format!("UPSTREAM {reason}; the command was not sent")),
+        Err(reason) => return refuse(state, super::unsent(&reason)),
     };
     if !lane.has_room(session) {
         return Flow::Wait;

@@ -102,8 +102,7 @@ fn ask(session: &Rc<Session>, state: &mut State, sequence: u64, waiting: Waiting
         let errand = Errand::new(session, number, clock::now(), None, false);
         let sent = lane.and_then(|lane| lane.submit(errand, Frame::Borrowed(ROLE), |_| Effect::None).map(drop));
         if let Err(reason) = sent {
-            let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
-            gather::deliver(session, state, number, line.as_bytes(), true);
+            gather::not_sent(session, state, number, &reason);
         }
     }
 }

@@ -255,7 +255,7 @@ fn send_on(
     session.worker.shared().topology_doubted.notify_one();
     request.redirections += 1;
     let node = match redirection {
-        Some(Redirect::Moved(_, address)) => place::member(session, &address),
+        Some(Redirect::Moved(_, address)) => session.worker().shared().member(&address),
         _ => None,
     };
     if let Some(node) = node.filter(|_| request.redirections < PAUSE_FROM) {

@@ -16,7 +16,7 @@ use super::{Session, fences};
 use crate::commands::cached::Query;
 use crate::commands::transaction::SentBlock;
 use crate::commands::wait::Waiting;
-use crate::commands::{join, mget};
+use crate::commands::{self, join, mget};
 use crate::net::clock;
 
 /// Parts are numbered from here on; a session does not live to run so many commands.
@@ -167,6 +167,13 @@ pub(crate) fn deliver(session: &Rc<Session>, state: &mut State, number: u64, pie
         }
         session.check_output(state);
     }
+}
+
+/// The part cannot be sent.
+#[cold]
+pub(crate) fn not_sent(session: &Rc<Session>, state: &mut State, number: u64, reason: &str) {
+    let line = format!("-{}\r\n", commands::unsent(reason));
+    deliver(session, state, number, line.as_bytes(), true);
 }
 
 /// The lane was lost in the middle of a part: nothing of it has gone to the client, so that it can be told.

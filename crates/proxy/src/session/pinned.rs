@@ -9,7 +9,6 @@ use nearside_resp::Protocol;
 use super::own::Own;
 use super::state::State;
 use super::{Ending, Session};
-use crate::commands::place;
 use crate::lanes::pinned::{Moved, PinnedLane};
 use crate::metrics::CutOff;
 use crate::topology::Node;
@@ -94,7 +93,7 @@ impl Session {
             return self.deliver(moved.sequence, line.as_bytes(), true);
         }
         let target = match &moved.redirect {
-            Redirect::Moved(_, address) | Redirect::Ask(_, address) => place::member(self, address),
+            Redirect::Moved(_, address) | Redirect::Ask(_, address) => self.worker.shared().member(address),
             Redirect::TryAgain | Redirect::Down => None,
         };
         self.redirected(moved.sequence);

@@ -114,6 +114,9 @@ impl Subject<'_> {
             Some(_) if passing_by > 0 => {
                 format!("it changes more often than it is read: {passing_by} more reads go upstream")
             }
+            Some(_) if self.known.is_rare => {
+                "the cache is full, so a key is fetched for it at its second read only".to_owned()
+            }
             Some(_) if self.known.fetches > 0 => "a fetch is under way".to_owned(),
             Some(_) => "it would be fetched".to_owned(),
         };

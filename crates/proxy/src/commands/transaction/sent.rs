@@ -7,7 +7,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Writes;
-use crate::commands::place;
 use crate::lanes::forward::{Errand, ForwardLane, Frame};
 use crate::lanes::written::{Effect, WrittenKeys};
 use crate::session::Session;
@@ -50,8 +49,7 @@ impl SentBlock {
                 .map_err(Clone::clone)
                 .and_then(|lane| submit(lane, errand, &frame, asking && place == 1, effect));
             if let Err(reason) = sent {
-                let line = format!("-UPSTREAM {reason}; the command was not sent\r\n");
-                gather::deliver(session, state, number, line.as_bytes(), true);
+                gather::not_sent(session, state, number, &reason);
             }
         }
     }
@@ -86,7 +84,7 @@ impl SentBlock {
             shared.lost_slot(&self.node, *slot);
         }
         let target = match redirection {
-            Redirect::Moved(_, address) | Redirect::Ask(_, address) => place::member(session, address),
+            Redirect::Moved(_, address) | Redirect::Ask(_, address) => shared.member(address),
             Redirect::TryAgain | Redirect::Down => None,
         };
         let is_new = target.as_ref().is_some_and(|target| target.id() != self.node.id());
