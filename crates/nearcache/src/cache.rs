@@ -191,10 +191,15 @@ impl NearCache {
         known_for
     }
 
-    /// Does what [`invalidate`](Self::invalidate) does, to every key of the cache that `matches`, and says how many those were.
-    /// A fetch that is under way of a key that the cache does not have goes on. It looks at every entry, as a
-    /// [`sweep`](Self::sweep) does.
+    /// Does what [`invalidate`](Self::invalidate) does, to every key that `matches`, and says how many of them the cache had.
+    /// It looks at every fetch, and at every entry, as a [`sweep`](Self::sweep) does.
     pub fn flush_matching(&self, mut matches: impl FnMut(&[u8]) -> bool, now: Time) -> usize {
+        // First those that are under way: one that stores meanwhile is found among the entries.
+        for query in self.fills.queries() {
+            if matches(query.key()) {
+                self.fills.lock(query.key()).poison();
+            }
+        }
         let mut count = 0;
         self.store.each(|entry| {
             if matches(entry.key()) {

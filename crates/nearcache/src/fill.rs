@@ -148,6 +148,13 @@ impl FillTable {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// What is being fetched, as far as that began before. No lock is held for longer than one shard takes.
+    pub(crate) fn queries(&self) -> Vec<Query> {
+        let of_shard =
+            |shard: &Shard| -> Vec<Query> { shard.0.lock().table.iter().map(|fill| fill.query.clone()).collect() };
+        self.shards.iter().flat_map(of_shard).collect()
+    }
+
     fn take(&self, fills: &mut Fills, fill: &FillId) -> Option<Fill> {
         let found = fills.table.find_entry(fill.hash, |found| found.id == fill.id).ok()?;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);

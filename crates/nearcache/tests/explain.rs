@@ -98,3 +98,17 @@ fn a_flush_drops_the_keys_that_match() {
     let found = |key: &str| lookup(&cache, key.as_bytes(), START).name();
     assert_eq!((found("user:1"), found("user:2"), found("session:1")), ("lead", "lead", "hit"));
 }
+
+#[test]
+fn a_fetch_under_way_does_not_outlive_a_flush_of_its_key() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    for key in [&b"user:1"[..], b"session:1"] {
+        let mut ticket = lookup(&cache, key, START).lead();
+        ticket.sent(&owner.lease(), START);
+        assert_eq!(cache.flush_matching(|key| key.starts_with(b"user:"), START), 0);
+        assert_eq!(ticket.complete(keep(b"+v\r\n"), START).len(), 1, "it is answered all the same");
+    }
+    let found = |key: &str| lookup(&cache, key.as_bytes(), START).name();
+    assert_eq!((found("user:1"), found("session:1")), ("lead", "hit"));
+}
