@@ -122,6 +122,8 @@ pub(crate) struct Shared {
     pub(crate) attempts: Mutex<Option<mpsc::Receiver<Attempt>>>,
     /// The version the upstream gives for itself; empty before it was reached.
     pub(crate) upstream_version: ArcSwap<String>,
+    /// There fields of a hash may expire by themselves.
+    pub(crate) has_field_expiry: AtomicBool,
 }
 
 /// A command that is not in the table, and the session that waits to hear of it.
@@ -181,6 +183,7 @@ impl Shared {
             draining: AtomicBool::new(false),
             unknown_commands,
             upstream_version: ArcSwap::from_pointee(String::new()),
+            has_field_expiry: AtomicBool::new(false),
         }
     }
 

@@ -20,6 +20,8 @@ use crate::users::User;
 const PERIOD: Duration = Duration::from_secs(5);
 /// Keys told of in a round: a thousand a second cost a server some thousandths of its time.
 const MOST_KEYS: usize = 5_000;
+/// Keys longer than this are not told of: what waits to be told has a bound in bytes too.
+const LONGEST_KEY: usize = 512;
 /// Keys given to a lane at a time, and the pause between two such batches.
 const BATCH: usize = 250;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -84,7 +86,8 @@ impl Sample {
     fn take(self, cache: &NearCache) -> (Self, Vec<(Vec<u8>, u16)>) {
         let (mut seen, mut keys) = (0, Vec::new());
         cache.recently_used(|key, db| {
-            if (seen + self.round).is_multiple_of(self.one_in) && keys.len() < MOST_KEYS {
+            let is_drawn = (seen + self.round).is_multiple_of(self.one_in);
+            if is_drawn && key.len() <= LONGEST_KEY && keys.len() < MOST_KEYS {
                 keys.push((key.to_vec(), db));
             }
             seen += 1;

@@ -7,16 +7,19 @@
 //! A heartbeat is `PTTL` of a key that was fetched here (a keyed read fails on a node that no longer serves the key)
 //! and `HELLO` (whose `role` tells a demoted primary). PING would prove nothing: an isolated server answers it.
 
+mod answer;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearside_nearcache::{Answer, FillTicket, LeaseOwner, NearCache, Renewal, Time, Ttl};
+use nearside_nearcache::{Answer, FillTicket, LeaseOwner, NearCache, Renewal, Time};
 use nearside_resp::frame::{self, Value};
 use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -27,7 +30,6 @@ use super::field_expiry;
 use super::link::{self, Backoff, LinkError};
 use crate::commands::cached::query::{self, Query};
 use crate::commands::cached::reads::{CachedRead, Fields};
-use crate::config::Rule;
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::Output;
@@ -52,8 +54,6 @@ const NO_RIGHT_PAUSE: Duration = Duration::from_secs(30);
 const LEFT_AFTER: Duration = Duration::from_secs(300);
 /// Which any user may ask.
 const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
-/// Bytes that a string's reply has beside the string.
-const FRAMING: usize = 32;
 /// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
 const FIRST_SOUND_VERSION: (u32, u32, u32) = (6, 2, 8);
 
@@ -336,6 +336,7 @@ impl LoaderLane {
         let has_field_expiry =
             field_expiry::is_known_to(text(b"server"), parse_version(&version), valkey_version.map(parse_version));
         self.worker.shared().upstream_version.store(version.into());
+        self.worker.shared().has_field_expiry.store(has_field_expiry, Ordering::Relaxed);
         Ok(has_field_expiry)
     }
 
@@ -581,9 +582,11 @@ impl LoaderLane {
             return tell(&self.worker, waiters, query, None);
         }
         let rule = self.worker.config().cache_rules.of(&query.key).1;
-        let answer = answer(value, ttl, self.longest_absence(), rule);
+        let answer = answer::answer(query.command, value, ttl, self.longest_absence(), rule);
         if ttl.is_some() {
-            self.state.borrow_mut().beat_key = query.key.to_vec();
+            let beat_key = &mut self.state.borrow_mut().beat_key;
+            beat_key.clear();
+            beat_key.extend_from_slice(&query.key);
         }
         let mut waiters = ticket.complete(answer, now);
         tell(&self.worker, waiters.take_late(), query.clone(), None);
@@ -659,36 +662,6 @@ fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, query: Query,
     worker.fetched(&Fetched { waiters: here, query, reply });
 }
 
-/// What may be stored of a reply and its key's time to live; of a missing key for `longest_absence` at most.
-fn answer<'a>(reply: &'a [u8], ttl: Option<i64>, longest_absence: Duration, rule: &Rule) -> Answer<'a> {
-    if reply.starts_with(b"-") {
-        return Answer::Discard;
-    }
-    let life = match ttl {
-        Some(-2) if tells_absence(reply) => longest_absence,
-        Some(-1) => Duration::MAX,
-        Some(millis @ 1..) => Duration::from_millis(millis.unsigned_abs()),
-        // It has come to be since.
-        _ if tells_absence(reply) => return Answer::Discard,
-        // It is just expiring, or was deleted since, or the server does not say.
-        _ => return Answer::Expiring,
-    };
-    let millis = life.min(rule.max_age).as_millis();
-    let ttl = Ttl::Millis(u64::try_from(millis).unwrap_or(u64::MAX));
-    if reply.len() > rule.max_item_size.saturating_add(FRAMING) {
-        Answer::TooLarge { ttl }
-    } else {
-        Answer::Store { reply, ttl }
-    }
-}
-
-/// Whether this is what a key that does not exist is answered with: nothing, none, zero, or as many of these as were asked for.
-fn tells_absence(reply: &[u8]) -> bool {
-    let is_header = |line: &[u8]| matches!(line.first(), Some(b'*' | b'%' | b'~'));
-    let is_none = |line: &[u8]| matches!(line, b"_" | b":0" | b"$0" | b"" | b"+none") || is_header(line);
-    reply.split(|byte| *byte == b'\n').all(|line| is_none(line.strip_suffix(b"\r").unwrap_or(line)))
-}
-
 /// The number in an integer reply.
 fn integer(reply: &[u8]) -> Option<i64> {
     std::str::from_utf8(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
@@ -712,24 +685,6 @@ fn parse_version(text: &str) -> (u32, u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stores(value: &[u8], ttl: Option<i64>) -> bool {
-        matches!(answer(value, ttl, Duration::MAX, &Rule::default()), Answer::Store { .. })
-    }
-
-    #[test]
-    fn only_what_has_a_known_life_is_stored() {
-        assert!(stores(b"$1\r\na\r\n", Some(-1)));
-        assert!(stores(b"$1\r\na\r\n", Some(1)));
-        assert!(stores(b"_\r\n", Some(-2)));
-        assert!(!stores(b"$1\r\na\r\n", Some(0)));
-        assert!(!stores(b"$1\r\na\r\n", Some(-2)), "expired in between");
-        assert!(stores(b"_\r\n", Some(-1)), "a field that a hash does not have");
-        assert!(stores(b"*2\r\n_\r\n_\r\n", Some(-2)) && stores(b"%0\r\n", Some(-2)) && stores(b"+none\r\n", Some(-2)));
-        assert!(!stores(b"*2\r\n_\r\n$1\r\n0\r\n", Some(-2)) && !stores(b":1\r\n", Some(-2)));
-        assert!(!stores(b"$1\r\na\r\n", None));
-        assert!(!stores(b"-WRONGTYPE x\r\n", Some(-1)));
-    }
 
     #[test]
     fn versions_compare_by_number() {

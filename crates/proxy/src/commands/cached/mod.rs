@@ -7,19 +7,21 @@ pub(crate) mod query;
 pub(crate) mod reads;
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use nearside_nearcache::{CachedReply, Lookup, NearCache, Read, ReplyRef, Scope, Waiter};
 use nearside_resp::Protocol;
 
 pub(crate) use self::query::Query;
-use self::reads::{CachedRead, GET};
+use self::reads::{CachedRead, Fields, GET};
 use super::table::Command;
 use super::{Call, Flow, forward};
 use crate::output::SHARE_FROM;
 use crate::session::Session;
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
+use crate::shared::Shared;
 
 pub(super) const NIL_RESP3: &[u8] = b"_\r\n";
 const NIL_RESP2: &[u8] = b"$-1\r\n";
@@ -101,7 +103,7 @@ fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Com
         return Flow::Done;
     }
     let key = call.request.arg(1);
-    if !worker.config().cache_rules.of(key).1.caches(scope.command) {
+    if is_never_kept(worker.shared(), scope.command) || !worker.config().cache_rules.of(key).1.caches(scope.command) {
         return bypass(session, state, call, command);
     }
     let node = worker.topology().owner(key).cloned();
@@ -123,6 +125,11 @@ fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Com
         Lookup::Bypass(_) => return bypass(session, state, call, command),
     }
     Flow::Done
+}
+
+/// Whether a reply to this command may change by itself, and nobody says when.
+fn is_never_kept(shared: &Shared, command: u8) -> bool {
+    CachedRead::of(command).fields == Fields::Unknown && shared.has_field_expiry.load(Ordering::Relaxed)
 }
 
 /// Answers by the value that GET has left in the near-cache. Not for a user of the upstream's ACL, who may not have the right
