@@ -2,8 +2,8 @@
 //!
 //! A key that changes more often than it is read is not worth a fetch: that is two commands and an invalidation for a reply
 //! nobody is served. Each time a key's replies are dropped before anybody was served one of them, reads of it pass the cache by
-//! for a while, twice as many as the time before; every second time somebody was, for less. So a key is fetched while its
-//! replies are served twice or more on the average, which is about what the fetch costs.
+//! for a while, twice as many as the time before; each time somebody was, for less. Where that happens to most keys, the first
+//! time is enough for a good while: else each of very many keys would have to show by itself what they have in common.
 //!
 //! It is a small table that forgets: a key takes the place of the one that matters least among the few it collides with, once
 //! that has aged.
@@ -20,6 +20,12 @@ const BUCKET: usize = 4;
 const PASS_BY_FROM: u8 = 3;
 /// From here on it does not grow: some thousand reads pass by.
 const MOST_USELESS: u8 = 12;
+/// Where most replies are dropped unserved, a key begins here: 32 reads pass by.
+const USELESS_AMONG_SUCH: u8 = 6;
+/// Drops that count for what most are: of the last ones, the older the less.
+const DROPS: u16 = 256;
+/// So few say nothing.
+const FEW_DROPS: u16 = 32;
 
 /// Why replies were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,17 +54,20 @@ struct Slot {
     at: Time,
     tag: u32,
     pass_by: u16,
-    /// How often replies were dropped unserved, less half of how often they were not.
+    /// How often replies were dropped unserved, less how often they were not.
     useless: u8,
-    /// Since `useless` was changed last, replies were dropped once that had been served.
-    is_half: bool,
     change: Change,
     /// The server has said so too.
     is_confirmed: bool,
 }
 
 /// See the module.
-pub(crate) struct History(Box<[[Slot; BUCKET]]>);
+pub(crate) struct History {
+    buckets: Box<[[Slot; BUCKET]]>,
+    /// Of the last replies that were dropped, whatever key they were of: those that had been served, and those that had not.
+    served: u16,
+    unserved: u16,
+}
 
 impl History {
     /// How many bytes those of all shards take, for a cache of this capacity.
@@ -70,12 +79,16 @@ impl History {
     pub(crate) fn new(capacity: u64, shards: usize) -> Self {
         let keys = usize::try_from(capacity / BYTES_PER_KEY).unwrap_or(usize::MAX);
         let buckets = (keys / BUCKET / shards).max(1);
-        Self(vec![[Slot::EMPTY; BUCKET]; buckets].into())
+        Self { buckets: vec![[Slot::EMPTY; BUCKET]; buckets].into(), served: 0, unserved: 0 }
     }
 
     /// The key has changed; `was_useful`: somebody was served what was dropped.
     pub(crate) fn note(&mut self, hash: u64, change: Change, was_useful: bool, now: Time) {
         let tag = hash as u32;
+        if change != Change::Flushed {
+            self.count(was_useful);
+        }
+        let begins_at = if self.most_are_useless() { USELESS_AMONG_SUCH } else { 1 };
         let bucket = self.bucket(hash);
         let known = bucket.iter().position(|slot| slot.is(tag));
         let least = || (0..BUCKET).min_by_key(|&at| (bucket[at].useless, bucket[at].at)).unwrap_or(0);
@@ -91,14 +104,26 @@ impl History {
         if change == Change::Flushed {
             return; // which says nothing of how the key is used
         }
-        if !was_useful {
-            slot.useless = (slot.useless + 1).min(MOST_USELESS);
-        } else {
-            slot.is_half = !slot.is_half;
-            slot.useless = slot.useless.saturating_sub(slot.is_half.into());
-        }
+        slot.useless = match was_useful {
+            true => slot.useless.saturating_sub(1),
+            false => (slot.useless + 1).clamp(begins_at, MOST_USELESS),
+        };
         let passes = slot.useless >= PASS_BY_FROM && !was_useful;
         slot.pass_by = if passes { 1 << (slot.useless - 1) } else { 0 };
+    }
+
+    fn count(&mut self, was_useful: bool) {
+        let count = if was_useful { &mut self.served } else { &mut self.unserved };
+        *count += 1;
+        if self.served + self.unserved == DROPS {
+            (self.served, self.unserved) = (self.served / 2, self.unserved / 2);
+        }
+    }
+
+    /// Two of five replies are dropped unserved, or more: all of them together hardly pay for their fetches.
+    fn most_are_useless(&self) -> bool {
+        let drops = self.served + self.unserved;
+        drops >= FEW_DROPS && self.unserved * 5 > drops * 2
     }
 
     /// Whether a read of the key passes by; counts it.
@@ -125,21 +150,14 @@ impl History {
 
     fn bucket(&mut self, hash: u64) -> &mut [Slot; BUCKET] {
         // Other bits than those that choose the shard, and those that the table of fetches takes.
-        let buckets = self.0.len();
-        &mut self.0[(hash >> 44) as usize % buckets]
+        let buckets = self.buckets.len();
+        &mut self.buckets[(hash >> 44) as usize % buckets]
     }
 }
 
 impl Slot {
-    const EMPTY: Self = Self {
-        at: Time(0),
-        tag: 0,
-        pass_by: 0,
-        useless: 0,
-        is_half: false,
-        change: Change::Invalidated,
-        is_confirmed: false,
-    };
+    const EMPTY: Self =
+        Self { at: Time(0), tag: 0, pass_by: 0, useless: 0, change: Change::Invalidated, is_confirmed: false };
 
     /// Whether it is that of the key with this tag.
     fn is(&self, tag: u32) -> bool {
@@ -179,6 +197,22 @@ mod tests {
             history.note(7, Change::Written, true, NOW);
             assert_eq!(passed_by(&mut history, 7), 0);
         }
+    }
+
+    #[test]
+    fn where_most_keys_are_dropped_unserved_a_new_one_passes_by_at_once() {
+        let mut history = History::new(1 << 30, 1);
+        let key = |number: u64| number << 44 | number;
+        for number in 1..=u64::from(FEW_DROPS) {
+            history.note(key(number), Change::Written, number % 5 > 2, NOW);
+        }
+        history.note(key(1000), Change::Written, false, NOW);
+        assert_eq!(passed_by(&mut history, key(1000)), 32);
+        for number in 1..=u64::from(DROPS) {
+            history.note(key(number), Change::Written, number % 5 > 0, NOW);
+        }
+        history.note(key(2000), Change::Written, false, NOW);
+        assert_eq!(passed_by(&mut history, key(2000)), 0, "most are useful");
     }
 
     #[test]
