@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use nearside_tests::{
-    Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, eventually, holds_for, key_slot, words,
+    Nearside, RedisCluster, RedisServer, calibrating, eventually, holds_for, key_slot, same_before_a_cluster,
+    same_before_one_server, words,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -85,29 +86,12 @@ const SCRIPTS: [&str; 3] = [WAITING, ERRORS, IN_ORDER];
 
 #[test]
 fn what_waits_is_answered_as_redis_answers_it() {
-    let (direct, behind) = (RedisServer::start(), RedisServer::start());
-    let nearside = Nearside::before(&behind);
-    let address = direct.address();
-    let dialogue = Dialogue {
-        direct: Side { address: &address, servers: &[&direct] },
-        proxied: Side { address: nearside.address(), servers: &[&behind] },
-    };
-    SCRIPTS.iter().for_each(|script| dialogue.is_the_same(script));
+    same_before_one_server(&SCRIPTS);
 }
 
 #[test]
 fn before_a_cluster_what_waits_is_answered_as_redis_answers_it() {
-    if calibrating("cluster") {
-        return;
-    }
-    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
-    let nearside = Nearside::ready_before_cluster(&behind, &[]);
-    let address = direct.address();
-    let dialogue = Dialogue {
-        direct: Side { address: &address, servers: &[&direct] },
-        proxied: Side { address: nearside.address(), servers: &[behind.node(0), behind.node(1)] },
-    };
-    SCRIPTS.iter().for_each(|script| dialogue.is_the_same(script));
+    same_before_a_cluster(&SCRIPTS);
 }
 
 /// Clients that wait at this server.

@@ -12,7 +12,9 @@ use std::time::{Duration, SystemTime};
 use nearside_tests::generator::newer::LEFT_OUT_ON_SERVERS;
 use nearside_tests::generator::templates::{LEFT_OUT, LEFT_OUT_ON_CLUSTER};
 use nearside_tests::generator::{Generated, Generator, Keyspace, TAGS, generated_names};
-use nearside_tests::{Difference, Nearside, RedisCluster, RedisServer, Worlds, calibrating, key_slot, write_left_out};
+use nearside_tests::{
+    Difference, Nearside, RedisCluster, RedisServer, Stops, Worlds, calibrating, key_slot, write_left_out,
+};
 
 const CONNECTIONS: usize = 4;
 const COMMANDS: usize = 60_000;
@@ -66,7 +68,7 @@ fn while_slots_move_connections_that_run_at_once_get_the_bytes_that_redis_gives(
     let compared = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let moving = scope.spawn(|| move_about(&behind, &compared));
-        let _ends = Ends(&compared);
+        let _stops = Stops(&compared);
         compare_clusters_at_once(&direct, &nearside, |command| !may_wait(command) && !shows_that_it_moved(command));
         compared.store(true, Ordering::Relaxed);
         let moves = moving.join().unwrap();
@@ -182,14 +184,6 @@ fn shows_that_it_moved(command: &Generated) -> bool {
     let is_minus_zero = |arg: &Vec<u8>| arg == b"-0";
     matches!((&*name, &*subcommand), (b"object" | b"pexpiretime" | b"vgetattr", _) | (b"xinfo", b"stream"))
         || command.args.iter().any(is_minus_zero)
-}
-
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

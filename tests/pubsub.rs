@@ -5,39 +5,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nearside_tests::{
-    Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, eventually, holds_for, request, words,
+    Client, Nearside, RedisCluster, RedisServer, calibrating, eventually, holds_for, request, same_before_a_cluster,
+    same_before_one_server, words,
 };
 
 const SOON: Duration = Duration::from_secs(15);
-
-/// Holds each dialogue with a Redis, and through a Nearside before another one.
-#[track_caller]
-fn standalone(scripts: &[&str]) {
-    let (direct, behind) = (RedisServer::start(), RedisServer::start());
-    let nearside = Nearside::before(&behind);
-    same(&direct, &nearside, &[&behind], scripts);
-}
-
-/// The same before a cluster: one Redis is what its clients are to see.
-#[track_caller]
-fn cluster(scripts: &[&str]) {
-    if calibrating("cluster") {
-        return;
-    }
-    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
-    let nearside = Nearside::ready_before_cluster(&behind, &[]);
-    same(&direct, &nearside, &[behind.node(0), behind.node(1)], scripts);
-}
-
-#[track_caller]
-fn same(direct: &RedisServer, nearside: &Nearside, behind: &[&RedisServer], scripts: &[&str]) {
-    let address = direct.address();
-    let dialogue = Dialogue {
-        direct: Side { address: &address, servers: &[direct] },
-        proxied: Side { address: nearside.address(), servers: behind },
-    };
-    scripts.iter().for_each(|script| dialogue.is_the_same(script));
-}
 
 const SUBSCRIPTIONS: &str = "
     a: UNSUBSCRIBE
@@ -191,12 +163,12 @@ const SCRIPTS: [&str; 6] = [SUBSCRIPTIONS, BESIDE, PROTOCOLS, SILENT, ENDS, IN_O
 
 #[test]
 fn subscribers_are_told_what_redis_tells_them() {
-    standalone(&SCRIPTS);
+    same_before_one_server(&SCRIPTS);
 }
 
 #[test]
 fn before_a_cluster_subscribers_are_told_what_redis_tells_them() {
-    cluster(&SCRIPTS);
+    same_before_a_cluster(&SCRIPTS);
 }
 
 fn resp3(nearside: &Nearside) -> Client {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nearside_tests::{
-    Client, ClusterClient, Freshness, Nearside, RedisCluster, Reply, SLOTS, SharedCluster, calibrating, eventually,
-    key_in_slot, key_slot, spread_keys, words,
+    Client, ClusterClient, Freshness, Nearside, RedisCluster, Reply, SLOTS, SharedCluster, Stops, calibrating,
+    eventually, key_in_slot, key_slot, spread_keys, words,
 };
 
 /// More than any delay on one machine, less than a test wants to wait in vain.
@@ -427,14 +427,6 @@ fn get(key: &str, number: i64) -> (String, String) {
     match number {
         0 => (format!("STRLEN {key}"), ":0\r\n".to_owned()),
         _ => (format!("GET {key}"), format!("${}\r\n{number}\r\n", number.to_string().len())),
-    }
-}
-
-struct Stops<'a>(&'a AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,7 @@
 //! CLIENT TRACKING by a client of the proxy: its own invalidations reach it.
 #![allow(clippy::unwrap_used)]
 
-use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating};
+use nearside_tests::{Client, Nearside, RedisCluster, RedisServer, calibrating, same_before_one_server};
 
 fn resp3(mut client: Client) -> Client {
     assert!(client.call("HELLO 3").starts_with(b"%"));
@@ -30,15 +30,7 @@ fn what_a_client_has_read_is_invalidated_for_it() {
 
 #[test]
 fn its_options_and_questions_are_those_of_redis() {
-    let (direct, behind) = (RedisServer::start(), RedisServer::start());
-    let nearside = Nearside::before(&behind);
-    let address = direct.address();
-    let dialogue = Dialogue {
-        direct: Side { address: &address, servers: &[&direct] },
-        proxied: Side { address: nearside.address(), servers: &[&behind] },
-    };
-    dialogue.is_the_same(
-        "
+    same_before_one_server(&["
         a: CLIENT TRACKINGINFO
         a: CLIENT GETREDIR
         a: CLIENT CACHING YES
@@ -66,8 +58,7 @@ fn its_options_and_questions_are_those_of_redis() {
         a: CLIENT TRACKINGINFO
         a: RESET
         a: CLIENT TRACKINGINFO
-        a: GET {t}k",
-    );
+        a: GET {t}k"]);
 }
 
 #[test]

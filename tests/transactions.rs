@@ -4,36 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use nearside_tests::{Client, Dialogue, Nearside, RedisCluster, RedisServer, Side, calibrating, key_slot};
-
-/// Holds each dialogue with a Redis, and through a Nearside before another one.
-#[track_caller]
-fn standalone(scripts: &[&str]) {
-    let (direct, behind) = (RedisServer::start(), RedisServer::start());
-    let nearside = Nearside::before(&behind);
-    same(&direct, &nearside, &[&behind], scripts);
-}
-
-/// The same before a cluster: one Redis is what its clients are to see.
-#[track_caller]
-fn cluster(scripts: &[&str]) {
-    if calibrating("cluster") {
-        return;
-    }
-    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
-    let nearside = Nearside::ready_before_cluster(&behind, &[]);
-    same(&direct, &nearside, &[behind.node(0), behind.node(1)], scripts);
-}
-
-#[track_caller]
-fn same(direct: &RedisServer, nearside: &Nearside, behind: &[&RedisServer], scripts: &[&str]) {
-    let address = direct.address();
-    let dialogue = Dialogue {
-        direct: Side { address: &address, servers: &[direct] },
-        proxied: Side { address: nearside.address(), servers: behind },
-    };
-    scripts.iter().for_each(|script| dialogue.is_the_same(script));
-}
+use nearside_tests::{
+    Client, Nearside, RedisCluster, RedisServer, Stops, calibrating, key_slot, same_before_a_cluster,
+    same_before_one_server,
+};
 
 const STEP_BY_STEP: &str = "
     a: SET {t}n 1
@@ -129,22 +103,22 @@ const RESETS: &str = "
 
 #[test]
 fn transactions_step_by_step_are_those_of_redis() {
-    standalone(&[STEP_BY_STEP, ERRORS, WATCHES, RESETS]);
+    same_before_one_server(&[STEP_BY_STEP, ERRORS, WATCHES, RESETS]);
 }
 
 #[test]
 fn transactions_in_one_write_are_those_of_redis() {
-    standalone(&[IN_ONE_WRITE]);
+    same_before_one_server(&[IN_ONE_WRITE]);
 }
 
 #[test]
 fn before_a_cluster_transactions_are_those_of_redis() {
-    cluster(&[STEP_BY_STEP, IN_ONE_WRITE, ERRORS, WATCHES, RESETS]);
+    same_before_a_cluster(&[STEP_BY_STEP, IN_ONE_WRITE, ERRORS, WATCHES, RESETS]);
 }
 
 #[test]
 fn a_transaction_may_change_the_database_and_the_session_is_there_afterwards() {
-    standalone(&[
+    same_before_one_server(&[
         "
         a: SET {t}k zero
         a: MULTI
@@ -322,15 +296,6 @@ fn while_its_slot_moves_a_transaction_in_one_write_is_carried_out_once() {
         assert!(count > round * 9 / 10, "{count} of {round}");
         assert_eq!(client.call("LLEN {n}list").integer(), Some(count as i64));
     });
-}
-
-/// Lets the mover end also when the test fails.
-struct Stops<'a>(&'a AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
 }
 
 #[test]

@@ -18,6 +18,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::client::{Client, words};
+use crate::cluster::RedisCluster;
+use crate::nearside::{Nearside, calibrating};
 use crate::patience::eventually;
 use crate::redis_server::RedisServer;
 use crate::socket::Address;
@@ -26,19 +28,19 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// One who answers.
 #[derive(Clone, Copy)]
-pub struct Side<'a> {
+struct Side<'a> {
     /// Where clients connect.
-    pub address: &'a Address,
+    address: &'a Address,
     /// The servers behind it.
-    pub servers: &'a [&'a RedisServer],
+    servers: &'a [&'a RedisServer],
 }
 
 /// The same dialogue with Redis and with the program, which must read the same.
-pub struct Dialogue<'a> {
+struct Dialogue<'a> {
     /// Redis.
-    pub direct: Side<'a>,
+    direct: Side<'a>,
     /// The program.
-    pub proxied: Side<'a>,
+    proxied: Side<'a>,
 }
 
 impl Dialogue<'_> {
@@ -47,7 +49,7 @@ impl Dialogue<'_> {
     /// # Panics
     /// When a reply is another one.
     #[track_caller]
-    pub fn is_the_same(&self, script: &str) {
+    fn is_the_same(&self, script: &str) {
         for resp3 in [false, true] {
             let tag = format!("{{{}}}", fastrand::u64(..));
             let [expected, seen] =
@@ -55,6 +57,41 @@ impl Dialogue<'_> {
             assert!(expected == seen, "with Redis:\n{expected}\nthrough Nearside:\n{seen}");
         }
     }
+}
+
+/// Holds each dialogue with a Redis, and through a Nearside before another one.
+///
+/// # Panics
+/// When a reply is another one.
+#[track_caller]
+pub fn same_before_one_server(scripts: &[&str]) {
+    let (direct, behind) = (RedisServer::start(), RedisServer::start());
+    let nearside = Nearside::before(&behind);
+    same(&direct, &nearside, &[&behind], scripts);
+}
+
+/// The same before a cluster: one Redis is what its clients are to see.
+///
+/// # Panics
+/// When a reply is another one.
+#[track_caller]
+pub fn same_before_a_cluster(scripts: &[&str]) {
+    if calibrating("cluster") {
+        return;
+    }
+    let (direct, behind) = (RedisServer::start(), RedisCluster::start(2));
+    let nearside = Nearside::ready_before_cluster(&behind, &[]);
+    same(&direct, &nearside, &[behind.node(0), behind.node(1)], scripts);
+}
+
+#[track_caller]
+fn same(direct: &RedisServer, nearside: &Nearside, behind: &[&RedisServer], scripts: &[&str]) {
+    let address = direct.address();
+    let dialogue = Dialogue {
+        direct: Side { address: &address, servers: &[direct] },
+        proxied: Side { address: nearside.address(), servers: behind },
+    };
+    scripts.iter().for_each(|script| dialogue.is_the_same(script));
 }
 
 /// Holds the dialogue; gives it with all replies.
