@@ -20,7 +20,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust compatibility interleavings torture mutations lint bench bench-quick bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings model torture mutations lint bench bench-quick bench-micro fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,12 +32,12 @@ build: ## the release build: target/release/nearside
 	@.ci/need cargo cc
 	cargo build --release -p nearside
 
-test: test-rust test-clients-python ## every test: unit, property, whole program, interleavings, Python's clients
+test: test-rust test-clients-python ## every test: unit, property, whole program, interleavings, the model, Python's clients
 
 test-rust:
 	@.ci/need cargo cc redis-server
 	cargo test --no-fail-fast
-	@$(MAKE) --no-print-directory interleavings
+	@$(MAKE) --no-print-directory interleavings model
 
 # A recipe's line fails as its last command does: hence `set -e`.
 test-matrix: ## the command table, the differential test and random sessions against this system's Redis, Redis 8.0 and Valkey 8.1
@@ -78,6 +78,10 @@ interleavings: ## the near-cache's races, explored from seeds that replay
 	@.ci/need cargo cc
 	cargo test --release -p nearside-nearcache-interleavings
 
+model: ## the coherence protocol's states, all of them at small size; and an execution for each rule, if it were left out
+	@.ci/need cargo cc
+	cargo test --release -p nearside-nearcache-model -- --show-output
+
 torture: ## clients, faults of every kind, and a checker of what is promised: SECONDS=60 SEED=1
 	@.ci/need cargo cc redis-server
 	cargo run --release -p nearside-torture --bin torture -- --seconds $(SECONDS) --seed $(SEED)
@@ -93,6 +97,7 @@ lint: ## formatting and clippy, no warning allowed
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets -p nearside-nearcache-interleavings -- -D warnings
+	cargo clippy --locked --all-targets -p nearside-nearcache-model -- -D warnings
 	cargo clippy --locked --all-targets -p nearside-resp-fuzz -- -D warnings
 
 bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in half an hour; SCENARIO=name prints one
