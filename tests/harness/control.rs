@@ -33,6 +33,8 @@ struct Acknowledged {
     number: u64,
     began: Instant,
     ended: Instant,
+    /// When the first write after it failed, if one did before the next was acknowledged.
+    failed: Option<Instant>,
 }
 
 /// What became of the writes.
@@ -42,8 +44,8 @@ pub struct ControlReport {
     pub acknowledged: usize,
     /// How many of those are gone.
     pub lost: usize,
-    /// For each key, the times of acknowledgements of which some were lost: each begins with the last write before them that
-    /// was kept, and ends with the next one.
+    /// For each key, the times of acknowledgements that were lost, or of which that cannot be told: each begins with the last
+    /// write before them that was kept, and ends with the next one, or when a write failed: something happened before that.
     pub losses: Vec<Vec<Range<Instant>>>,
 }
 
@@ -91,7 +93,7 @@ impl Control {
 fn losses(acknowledged: &[Acknowledged], is_kept: impl Fn(&Acknowledged) -> bool) -> Vec<Range<Instant>> {
     let of_runs = acknowledged.chunk_by(|one, next| is_kept(one) == is_kept(next));
     let mut at = 0;
-    let mut losses = Vec::new();
+    let mut losses: Vec<_> = acknowledged.iter().filter_map(|write| Some(write.began..write.failed?)).collect();
     for run in of_runs {
         let (first, next) = (at, at + run.len());
         at = next;
@@ -114,9 +116,14 @@ fn write(key: String, mut client: ClusterClient, pause: Duration, stop: &AtomicB
         let began = Instant::now();
         match client.try_command(&["RPUSH", &journal.key, &number.to_string()]) {
             Ok(reply) if reply.integer().is_some() => {
-                journal.acknowledged.push(Acknowledged { number, began, ended: Instant::now() });
+                journal.acknowledged.push(Acknowledged { number, began, ended: Instant::now(), failed: None });
             }
-            _ => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                if let Some(last) = journal.acknowledged.last_mut() {
+                    last.failed.get_or_insert_with(Instant::now);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
     journal
@@ -130,11 +137,13 @@ mod tests {
     fn a_loss_reaches_from_the_last_write_before_it_that_was_kept_to_the_next_one() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let write = |number| Acknowledged { number, began: at(10 * number), ended: at(10 * number + 5) };
-        let all: Vec<_> = (0..10).map(write).collect();
-        let lost = |lost: &'static [u64]| losses(&all, move |write| !lost.contains(&write.number));
-        assert_eq!(lost(&[]), []);
-        assert_eq!(lost(&[3, 4]), [at(20)..at(55)]);
-        assert_eq!(lost(&[0, 9]), [at(0)..at(15), at(80)..at(95)]);
+        let write = |number| Acknowledged { number, began: at(10 * number), ended: at(10 * number + 5), failed: None };
+        let mut all: Vec<_> = (0..10).map(write).collect();
+        let lost = |all: &[Acknowledged], lost: &'static [u64]| losses(all, move |write| !lost.contains(&write.number));
+        assert_eq!(lost(&all, &[]), []);
+        assert_eq!(lost(&all, &[3, 4]), [at(20)..at(55)]);
+        assert_eq!(lost(&all, &[0, 9]), [at(0)..at(15), at(80)..at(95)]);
+        all[6].failed = Some(at(68));
+        assert_eq!(lost(&all, &[]), [at(60)..at(68)], "the next writes failed: what came between may be lost");
     }
 }

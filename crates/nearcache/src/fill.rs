@@ -258,9 +258,11 @@ impl Fill {
         !self.is_poisoned && self.lease.as_ref().is_some_and(|lease| !lease.is_dead())
     }
 
-    /// Until when what was fetched is there for sure, unless it is for ever.
+    /// Until when what was fetched is there for sure, unless it is for ever. Of a key that has changed meanwhile the time to
+    /// live may be another value's.
     pub(crate) fn death(&self, answer: Answer<'_>) -> Option<Time> {
         match answer {
+            Answer::Store { .. } | Answer::TooLarge { .. } if self.is_poisoned => Some(self.asked_at),
             Answer::Store { ttl: Ttl::Millis(millis), .. } | Answer::TooLarge { ttl: Ttl::Millis(millis) } => {
                 Some(self.asked_at + Duration::from_millis(millis))
             }

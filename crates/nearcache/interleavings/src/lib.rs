@@ -88,8 +88,6 @@ enum Sent {
 struct Fetched {
     value: u64,
     ttl: Ttl,
-    /// Both of one version.
-    is_whole: bool,
 }
 
 /// What a thread of the world does.
@@ -298,7 +296,7 @@ impl World {
                 server.is_tracked = true;
                 let expires = server.versions[usize::try_from(newest).expect("an index")].expires;
                 let ttl = if expires == NEVER { Ttl::Persistent } else { Ttl::Millis(millis(expires - now)) };
-                let fetched = Fetched { value, ttl, is_whole: newest == value };
+                let fetched = Fetched { value, ttl };
                 server.send(Sent::Answer { connection, ticket, fetched });
             }
             _ => {
@@ -354,13 +352,9 @@ impl World {
         self.waiting.fetch_sub(late as u64, Ordering::SeqCst);
         for waiter in waiters.into_iter().filter(|waiter| *waiter != NOBODY) {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            if let Some(Fetched { value, is_whole, .. }) = fetched {
+            if let Some(Fetched { value, .. }) = fetched {
                 let version = self.judge(value, waiter);
-                // Else the time to live is not this version's.
-                assert!(
-                    !is_whole || version.expires.0 > waiter.session,
-                    "an answer that had expired when it was asked for"
-                );
+                assert!(version.expires.0 > waiter.session, "an answer that had expired when it was asked for");
             }
         }
     }

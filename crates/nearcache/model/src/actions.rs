@@ -63,11 +63,7 @@ pub enum Action {
 
 impl Protocol {
     pub(crate) fn offer(&self, state: &State, actions: &mut Vec<Action>) {
-        // Publishing a topology and ending the leases that it ends are two statements of one function.
-        let publishes = state.proxies.iter().any(|proxy| proxy.is_retiring);
-        if !publishes || self.lacks(Broken::PublicationTakesTime) {
-            actions.push(Action::Tick);
-        }
+        actions.push(Action::Tick);
         let servers = if self.bounds.has_failover { SERVERS } else { 1 };
         for (number, proxy) in state.proxies.iter().enumerate() {
             self.offer_clients(state, number, proxy, actions);

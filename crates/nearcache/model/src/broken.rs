@@ -37,8 +37,9 @@ pub enum Broken {
     DeadLeaseTakesFollowers,
     /// Publishing a topology ends no lease.
     PublicationEndsNoLease,
-    /// Time passes after a topology is published, before the leases that it ends are ended.
-    PublicationTakesTime,
+    /// A heartbeat's answer renews the lease whatever the newest topology says of the node: the thread that publishes it may
+    /// stand still before it ends the leases.
+    HeartbeatIgnoresTopology,
     /// A lane fetches whatever it is asked for, by a session that may go by an old topology.
     LaneTrustsSessions,
     /// A lane looks at the topology first, and takes its lease then.
@@ -51,6 +52,8 @@ pub enum Broken {
     LifeCountsFromAnswer,
     /// Those who joined after the value's end are answered with it.
     LateAreAnswered,
+    /// Those who joined are answered although the key has changed since the fetch began: PTTL may have spoken of another value.
+    PoisonedTellsFollowers,
     /// A value beside which PTTL says that there is none is stored.
     ExpiringIsStored,
 }

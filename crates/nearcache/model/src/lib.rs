@@ -22,10 +22,6 @@
 //!   another server behind an address (`run_id`).
 //! - Fences and writes whose keys are not known, SWAPDB, writes whose outcome is unknown: these are not acknowledged, so that
 //!   promise 1 says nothing of them, and the server's invalidation does the rest.
-//!
-//! # What it takes for granted
-//! No tick passes between the two statements that publish a topology and end the leases that it ends (`Shared::publish`): what
-//! happens otherwise is [`Broken::PublicationTakesTime`].
 
 mod actions;
 mod broken;

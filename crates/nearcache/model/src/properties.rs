@@ -127,10 +127,10 @@ impl Protocol {
     }
 
     /// Whether nobody who waits is answered with what `forbidden` has of his.
-    fn tells_nobody(&self, state: &State, forbidden: impl Fn(&Read, Completion) -> Values) -> bool {
+    fn tells_nobody(&self, state: &State, forbidden: impl Fn(&Read) -> Values) -> bool {
         self.completions(state).all(|(_, fill, end)| {
             let follower = fill.follower.iter().filter(|_| end.tells_follower).map(|(_, read)| read);
-            follower.chain([&fill.leader]).all(|read| !forbidden(read, end).has(end.value))
+            follower.chain([&fill.leader]).all(|read| !forbidden(read).has(end.value))
         })
     }
 
@@ -138,23 +138,17 @@ impl Protocol {
         let is_own = |(proxy, value): (usize, Value)| {
             value >= Value::of(state.proxies[proxy].acknowledged) || value == self.reference(state, proxy)
         };
-        self.hits(state).all(is_own) && self.tells_nobody(state, |read, _| read.overwritten)
+        self.hits(state).all(is_own) && self.tells_nobody(state, |read| read.overwritten)
     }
 
     fn is_fresh_enough(&self, state: &State) -> bool {
         let age = |(proxy, value): (usize, Value)| state.proxies[proxy].ages[usize::from(value.0)];
-        self.hits(state).all(|hit| age(hit) < self.bounds.max_staleness)
-            && self.tells_nobody(state, |read, _| read.stale)
+        self.hits(state).all(|hit| age(hit) < self.bounds.max_staleness) && self.tells_nobody(state, |read| read.stale)
     }
 
-    /// Of an answer whose time to live is another version's, the proxy cannot know that it has expired: a value may be told to a
-    /// follower who came after its end if it was overwritten, too, between the fetch's GET and its PTTL. It is not stored.
     fn is_unexpired(&self, state: &State) -> bool {
         let expired = state.expired();
-        self.hits(state).all(|(_, value)| !expired.has(value)) && {
-            let forbidden = |read: &Read, end: Completion| if end.is_whole { read.expired } else { Values::default() };
-            self.tells_nobody(state, forbidden)
-        }
+        self.hits(state).all(|(_, value)| !expired.has(value)) && self.tells_nobody(state, |read| read.expired)
     }
 
     fn is_vouched_for(&self, state: &State) -> bool {

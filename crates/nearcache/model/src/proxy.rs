@@ -14,8 +14,6 @@ pub(crate) struct Completion {
     pub(crate) value: Value,
     /// Whether the follower is answered, or reads upstream.
     pub(crate) tells_follower: bool,
-    /// For the judge: the time to live is this value's.
-    pub(crate) is_whole: bool,
     /// For how long the value may be kept, if it may.
     left: Option<u8>,
 }
@@ -134,9 +132,9 @@ impl Protocol {
 
     /// What the next message of a lane completes: `LoaderLane::fetched`, `Waiters::part_late`.
     pub(crate) fn completion(&self, proxy: &Proxy, server: usize) -> Option<Completion> {
-        let (fill, value, ttl, is_whole) = match *proxy.lanes[server].stream.first()? {
-            Message::Value(fill, value) if self.bounds.life.is_none() => (fill, value, Ttl::Persistent, true),
-            Message::Ttl(fill, ttl, is_whole) => (fill, proxy.fill(fill)?.value?, ttl, is_whole),
+        let (fill, value, ttl) = match *proxy.lanes[server].stream.first()? {
+            Message::Value(fill, value) if self.bounds.life.is_none() => (fill, value, Ttl::Persistent),
+            Message::Ttl(fill, ttl) => (fill, proxy.fill(fill)?.value?, ttl),
             _ => return None,
         };
         let found = proxy.fill(fill)?;
@@ -156,9 +154,10 @@ impl Protocol {
             Ttl::Persistent | Ttl::Missing => FOREVER,
         };
         let is_kept = !found.is_poisoned && (!found.is_lease_dead || self.lacks(Broken::DeadLeaseStores));
-        let tells_follower = joined < end || self.lacks(Broken::LateAreAnswered);
+        let is_in_time = joined < end || self.lacks(Broken::LateAreAnswered);
+        let tells_follower = is_in_time && (!found.is_poisoned || self.lacks(Broken::PoisonedTellsFollowers));
         let left = Some(left).filter(|left| is_kept && *left > 0);
-        Some(Completion { fill, value, tells_follower, is_whole, left })
+        Some(Completion { fill, value, tells_follower, left })
     }
 
     /// The proxy reads the next message of a lane: `LoaderLane::take_in`.
@@ -186,17 +185,19 @@ impl Protocol {
 
     /// `LoaderLane::beat_answered`, `LeaseOwner::renew`.
     fn beat_answered(&self, proxy: &mut Proxy, server: usize, age: u8, is_good: bool) {
+        if !is_good && !self.lacks(Broken::AnyAnswerRenews) {
+            return self.lose(proxy, server);
+        }
+        if proxy.topology != server && !self.lacks(Broken::HeartbeatIgnoresTopology) {
+            return;
+        }
         let proven = self.bounds.max_staleness.saturating_sub(age);
         let lane = &mut proxy.lanes[server];
         if is_good {
             lane.proven = lane.proven.max(proven);
         }
-        if is_good || self.lacks(Broken::AnyAnswerRenews) {
-            let renewed = if self.lacks(Broken::LeaseCountsFromAnswer) { self.bounds.max_staleness } else { proven };
-            lane.lease = lane.lease.max(renewed);
-        } else {
-            self.lose(proxy, server);
-        }
+        let renewed = if self.lacks(Broken::LeaseCountsFromAnswer) { self.bounds.max_staleness } else { proven };
+        lane.lease = lane.lease.max(renewed);
     }
 
     /// `LoaderLane::is_redirected`, `Shared::lost_slot`: it is news if the topology still says otherwise.

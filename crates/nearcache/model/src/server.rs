@@ -102,12 +102,11 @@ impl Protocol {
             FOREVER => Ttl::Persistent,
             left => Ttl::Left(left),
         };
-        let is_whole = |fill| state.proxies[proxy].answered(server, fill) == Some(value);
         let answer = match request {
             Request::Track => Message::Tracking { is_primary },
             Request::Get(fill) if reads => Message::Value(fill, value),
             Request::Get(fill) => Message::Moved(fill),
-            Request::Ttl(fill) => Message::Ttl(fill, ttl, is_whole(fill)),
+            Request::Ttl(fill) => Message::Ttl(fill, ttl),
             Request::Beat(age) => Message::Beat { age, is_good: is_primary },
         };
         let lane = &mut state.proxies[proxy].lanes[server];

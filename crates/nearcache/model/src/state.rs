@@ -259,7 +259,7 @@ pub enum Message {
     /// The answer to `GET`.
     Value(u8, Value),
     /// The answer to `PTTL`; and, for the judge, whether it is about the value that `GET` was answered with.
-    Ttl(u8, Ttl, bool),
+    Ttl(u8, Ttl),
     /// The key is served elsewhere.
     Moved(u8),
     /// The answer to a heartbeat that was sent this long ago.
@@ -299,15 +299,6 @@ impl Proxy {
     /// A fetch under way.
     pub fn fill(&self, number: u8) -> Option<&Fill> {
         self.fills[usize::from(number)].as_ref()
-    }
-
-    /// What its GET was answered with, if it was; the answer may be on its way.
-    pub fn answered(&self, server: usize, fill: u8) -> Option<Value> {
-        let on_its_way = self.lanes[server].stream.iter().find_map(|message| match message {
-            Message::Value(of, value) if *of == fill => Some(*value),
-            _ => None,
-        });
-        on_its_way.or_else(|| self.fill(fill)?.value)
     }
 }
 

@@ -93,7 +93,6 @@ fn fetches_sent_before_tracking_is_on() {
 #[test]
 fn a_fetch_that_is_stored_though_its_lease_has_died() {
     is_needed(Broken::DeadLeaseStores, RESURRECTION, Bounds::TWO_FETCHES);
-    is_needed(Broken::DeadLeaseStores, STALENESS, Bounds::FAILOVER);
     is_needed(Broken::DeadLeaseStores, STALENESS, Bounds { has_flushes: true, ..Bounds::EXPIRY });
 }
 
@@ -103,35 +102,19 @@ fn a_follower_that_joins_late() {
 }
 
 #[test]
-fn a_follower_of_a_poisoned_fetch() {
-    is_needed(Broken::PoisonedTakesFollowers, OWN_WRITES, Bounds::ONE_PROXY);
-}
-
-#[test]
 fn a_follower_of_a_fetch_whose_lease_has_died() {
     is_needed(Broken::DeadLeaseTakesFollowers, OWN_WRITES, Bounds::TWO_FETCHES);
 }
 
 #[test]
-fn a_topology_published_without_the_end_of_leases() {
-    is_needed(Broken::PublicationEndsNoLease, STALENESS, Bounds::FAILOVER);
-}
-
-/// It is what the model takes for granted; nothing in the protocol forbids it.
-#[test]
-fn a_topology_published_long_before_the_end_of_leases() {
-    is_needed(Broken::PublicationTakesTime, STALENESS, Bounds::FAILOVER);
+fn a_heartbeat_that_renews_what_a_published_topology_is_about_to_end() {
+    is_needed(Broken::HeartbeatIgnoresTopology, STALENESS, Bounds::FAILOVER);
 }
 
 #[test]
 fn a_lane_that_goes_by_the_topology_of_sessions() {
     is_needed(Broken::LaneTrustsSessions, OWN_WRITES, Bounds::FAILOVER);
     is_needed(Broken::LaneTrustsSessions, STALENESS, Bounds::SPLIT);
-}
-
-#[test]
-fn a_lane_that_looks_at_the_topology_before_it_has_a_lease() {
-    is_needed(Broken::TopologyIsSeenFirst, STALENESS, Bounds::FAILOVER);
 }
 
 #[test]
@@ -142,6 +125,11 @@ fn a_value_without_a_deadline() {
 #[test]
 fn a_time_to_live_that_counts_from_the_answer() {
     is_needed(Broken::LifeCountsFromAnswer, EXPIRY, Bounds::EXPIRY);
+}
+
+#[test]
+fn a_follower_of_a_fetch_whose_time_to_live_may_be_another_values() {
+    is_needed(Broken::PoisonedTellsFollowers, EXPIRY, Bounds::EXPIRY);
 }
 
 #[test]
@@ -168,4 +156,18 @@ fn a_heartbeat_that_does_not_ask_for_the_role_outside_a_cluster() {
 fn an_expiring_value_that_is_stored() {
     is_not_needed(Broken::ExpiringIsStored, EXPIRY, Bounds { versions: 2, ..Bounds::EXPIRY });
     is_not_needed(Broken::ExpiringIsStored, STALENESS, Bounds { versions: 2, ..Bounds::EXPIRY });
+}
+
+/// It would not be answered with what was fetched. The rule spares it the wait.
+#[test]
+fn a_follower_of_a_poisoned_fetch() {
+    is_not_needed(Broken::PoisonedTakesFollowers, OWN_WRITES, Bounds { max_staleness: 1, ..Bounds::ONE_PROXY });
+}
+
+/// No heartbeat renews it any more. The rules are about other slots than the one that the heartbeat's key is in.
+#[test]
+fn the_end_of_leases_for_the_one_slot_there_is() {
+    let world = Bounds { max_staleness: 1, ..Bounds::FAILOVER };
+    is_not_needed(Broken::PublicationEndsNoLease, STALENESS, world.clone());
+    is_not_needed(Broken::TopologyIsSeenFirst, STALENESS, world);
 }

@@ -540,7 +540,8 @@ impl LoaderLane {
         check_role(hello.field(b"role").and_then(Value::as_bytes).unwrap_or_default())?;
         let state = &mut *self.state.borrow_mut();
         state.beats_in_flight -= 1;
-        if std::mem::take(&mut state.beat_refused) {
+        // Also if a topology has just been published that ends what this node may say, and the leases are about to end.
+        if std::mem::take(&mut state.beat_refused) || !self.serves(&state.beat_key) {
             return Ok(());
         }
         state.vouched = Some(sent_at);
