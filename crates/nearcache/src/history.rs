@@ -56,14 +56,29 @@ struct Slot {
     pass_by: u16,
     /// How often replies were dropped unserved, less how often they were not.
     useless: u8,
-    change: Change,
-    /// The server has said so too.
-    is_confirmed: bool,
+    last: Last,
 }
+
+/// Which change was the last.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Invalidated,
+    Written,
+    /// And the server has said so too.
+    Confirmed,
+    Flushed,
+}
+
+/// Those that share a place: one line of the processor's cache.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([Slot; BUCKET]);
+
+const _: () = assert!(size_of::<Bucket>() == 64, "a look at the history is one at memory");
 
 /// See the module.
 pub(crate) struct History {
-    buckets: Box<[[Slot; BUCKET]]>,
+    buckets: Box<[Bucket]>,
     /// Of the last replies that were dropped, whatever key they were of: those that had been served, and those that had not.
     served: u16,
     unserved: u16,
@@ -79,7 +94,7 @@ impl History {
     pub(crate) fn new(capacity: u64, shards: usize) -> Self {
         let keys = usize::try_from(capacity / BYTES_PER_KEY).unwrap_or(usize::MAX);
         let buckets = (keys / BUCKET / shards).max(1);
-        Self { buckets: vec![[Slot::EMPTY; BUCKET]; buckets].into(), served: 0, unserved: 0 }
+        Self { buckets: vec![Bucket([Slot::EMPTY; BUCKET]); buckets].into(), served: 0, unserved: 0 }
     }
 
     /// The key has changed; `was_useful`: somebody was served what was dropped.
@@ -100,7 +115,7 @@ impl History {
             }
             *slot = Slot { tag, ..Slot::EMPTY };
         }
-        (slot.at, slot.change, slot.is_confirmed) = (now, change, false);
+        (slot.at, slot.last) = (now, Last::of(change));
         if change == Change::Flushed {
             return; // which says nothing of how the key is used
         }
@@ -135,13 +150,14 @@ impl History {
 
     /// How long ago the key was written, if that is its last change and this is asked for the first time.
     pub(crate) fn written_for(&mut self, hash: u64, now: Time) -> Option<Duration> {
-        let slot = self.find(hash).filter(|slot| slot.change == Change::Written)?;
-        (!std::mem::replace(&mut slot.is_confirmed, true)).then(|| now - slot.at)
+        let slot = self.find(hash).filter(|slot| slot.last == Last::Written)?;
+        slot.last = Last::Confirmed;
+        Some(now - slot.at)
     }
 
     pub(crate) fn last_change(&mut self, hash: u64) -> Option<LastChange> {
         let slot = self.find(hash)?;
-        Some(LastChange { change: slot.change, at: slot.at, passing_by: slot.pass_by })
+        Some(LastChange { change: slot.last.change(), at: slot.at, passing_by: slot.pass_by })
     }
 
     fn find(&mut self, hash: u64) -> Option<&mut Slot> {
@@ -151,13 +167,30 @@ impl History {
     fn bucket(&mut self, hash: u64) -> &mut [Slot; BUCKET] {
         // Other bits than those that choose the shard, and those that the table of fetches takes.
         let buckets = self.buckets.len();
-        &mut self.buckets[(hash >> 44) as usize % buckets]
+        &mut self.buckets[(hash >> 44) as usize % buckets].0
+    }
+}
+
+impl Last {
+    fn of(change: Change) -> Self {
+        match change {
+            Change::Invalidated => Self::Invalidated,
+            Change::Written => Self::Written,
+            Change::Flushed => Self::Flushed,
+        }
+    }
+
+    fn change(self) -> Change {
+        match self {
+            Self::Invalidated => Change::Invalidated,
+            Self::Written | Self::Confirmed => Change::Written,
+            Self::Flushed => Change::Flushed,
+        }
     }
 }
 
 impl Slot {
-    const EMPTY: Self =
-        Self { at: Time(0), tag: 0, pass_by: 0, useless: 0, change: Change::Invalidated, is_confirmed: false };
+    const EMPTY: Self = Self { at: Time(0), tag: 0, pass_by: 0, useless: 0, last: Last::Invalidated };
 
     /// Whether it is that of the key with this tag.
     fn is(&self, tag: u32) -> bool {
