@@ -140,7 +140,7 @@ pub const ALL: &[Goal] = &[
     goal(
         5,
         "bytes a cached item beyond key and value",
-        ("item-memory", "400,000 items of 16 bytes"),
+        ("item-memory", "1,000,000 items of 100 bytes"),
         Of(Hit, BytesPerItem),
         AtMost(128.0),
     ),
