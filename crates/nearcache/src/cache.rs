@@ -297,6 +297,10 @@ impl NearCache {
         let is_stored = variant.is_some();
         let evicted = variant.map(|variant| {
             fill.note_stored();
+            if fill.waiters.len() > 1 {
+                // It has been served to others than who asked first.
+                variant.terms().iter().for_each(|terms| terms.note_use());
+            }
             self.store.insert(variant, now)
         });
         drop(locked);

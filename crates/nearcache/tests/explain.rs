@@ -54,6 +54,17 @@ fn uses_fetches_and_changes_are_told() {
 }
 
 #[test]
+fn a_reply_that_several_waited_for_has_been_served() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    let mut ticket = lookup(&cache, b"k", START).lead();
+    ticket.sent(&owner.lease(), START);
+    assert_eq!(lookup(&cache, b"k", START).name(), "follow");
+    assert_eq!(ticket.complete(keep(b"+v\r\n"), START).len(), 2);
+    assert!(replies(&cache, START)[0].is_used);
+}
+
+#[test]
 fn what_was_served_since_the_last_time_is_shown_once() {
     let cache = cache();
     let owner = live_lease(&cache);
