@@ -8,6 +8,9 @@
 //! and `HELLO` (whose `role` tells a demoted primary). PING would prove nothing: an isolated server answers it.
 
 mod answer;
+mod heartbeat;
+mod replies;
+mod waiters;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,11 +22,14 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearside_nearcache::{Answer, FillTicket, LeaseOwner, NearCache, Renewal, Time};
-use nearside_resp::frame::{self, Value};
-use nearside_resp::{Protocol, ReplyKind, ReplyScanner, encode};
+use nearside_nearcache::{Answer, FillTicket, LeaseOwner, NearCache, Time};
+use nearside_resp::frame::Value;
+use nearside_resp::{Protocol, ReplyScanner, encode};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use self::heartbeat::check_role;
+pub(crate) use self::waiters::abandon;
+use self::waiters::tell;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::fence::Fence;
 use super::field_expiry;
@@ -33,16 +39,12 @@ use crate::commands::cached::reads::{CachedRead, Fields};
 use crate::net::clock;
 use crate::net::socket::Socket;
 use crate::output::Output;
-use crate::shared::{Fetched, Message};
-use crate::topology::redirect::Redirect;
 use crate::topology::{LoaderState, Node};
 use crate::users::User;
 use crate::worker::Worker;
 
 /// Unwritten bytes past which fetches are turned away: reads go upstream without the cache.
 const OUTPUT_LIMIT: usize = 4 << 20;
-/// Heartbeats under way at most: on a link slower than the lease, more would not help.
-const BEATS_IN_FLIGHT: usize = 8;
 /// Keys of one TOUCH: some microseconds of the server's time.
 const KEYS_PER_TOUCH: usize = 64;
 /// Pause before another try at an upstream that cannot be cached from: a replica, a server without tracking.
@@ -384,35 +386,6 @@ impl LoaderLane {
         link::poll_write(cx, socket, &mut self.state.borrow_mut().output)
     }
 
-    /// A quarter of `max-staleness` has passed.
-    fn beat_if_needed(&self) {
-        let now = clock::now();
-        let state = &mut *self.state.borrow_mut();
-        let Some(lease) = state.lease.as_ref().filter(|lease| !lease.is_dead() && lease.has_filled()) else { return };
-        if lease.coherent_until().is_some_and(|until| until <= now) && !state.lapsed {
-            state.lapsed = true;
-            self.worker.metrics().leases_lapsed.add(1);
-        }
-        if self.cache.entries() > 0 && !state.beat_key.is_empty() {
-            self.beat(state, now);
-        }
-    }
-
-    fn beat(&self, state: &mut State, now: Time) {
-        if state.beats_in_flight >= BEATS_IN_FLIGHT {
-            return;
-        }
-        if state.awaiting.is_empty() {
-            state.progress = now;
-        }
-        encode::command(state.output.tail(), &[b"PTTL", &state.beat_key]);
-        state.output.copy(HELLO);
-        state.awaiting.push_back(Awaiting::BeatKey);
-        state.awaiting.push_back(Awaiting::BeatRole(now));
-        state.beats_in_flight += 1;
-        self.count_commands(2);
-    }
-
     /// One read, and all that is in it.
     fn poll_replies(
         &self,
@@ -426,179 +399,6 @@ impl LoaderLane {
         drop(buffer);
         self.worker.flush_touched();
         Poll::Ready(result)
-    }
-
-    fn take_in(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
-        let now = clock::now();
-        self.state.borrow_mut().progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
-            let mut partial = std::mem::take(&mut self.state.borrow_mut().partial);
-            if !scanned.complete || !partial.is_empty() {
-                partial.extend_from_slice(piece);
-            }
-            if !scanned.complete {
-                self.state.borrow_mut().partial = partial;
-                continue;
-            }
-            let whole = if partial.is_empty() { piece } else { &partial };
-            match scanner.kind() {
-                Some(ReplyKind::Push) => self.pushed(whole, now)?,
-                kind => self.replied(whole, kind, now)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The upstream says that keys have changed.
-    fn pushed(&self, push: &[u8], now: Time) -> Result<(), LinkError> {
-        let push = frame::parse(push).map_err(|error| LinkError::Protocol(error.to_string()))?;
-        let items = push.as_items().unwrap_or_default();
-        if items.first().and_then(Value::as_bytes) != Some(b"invalidate") {
-            return Ok(());
-        }
-        match items.get(1).and_then(Value::as_items) {
-            Some(keys) => {
-                self.worker.metrics().invalidations.add(keys.len() as u64);
-                for key in keys.iter().filter_map(Value::as_bytes) {
-                    if let Some(lag) = self.cache.invalidate(key, now) {
-                        self.worker.metrics().invalidation_lag.record(lag.as_nanos() as u64, 1);
-                    }
-                }
-            }
-            None => {
-                // FLUSHALL, FLUSHDB, a full resync: everything that was fetched here.
-                self.worker.metrics().invalidations.add(1);
-                self.state.borrow_mut().lease = None;
-            }
-        }
-        Ok(())
-    }
-
-    /// The oldest command is answered.
-    fn replied(&self, reply: &[u8], kind: Option<ReplyKind>, now: Time) -> Result<(), LinkError> {
-        let front = self.state.borrow_mut().awaiting.pop_front();
-        match front {
-            Some(Awaiting::Value(ticket)) => {
-                let value = Bytes::copy_from_slice(reply);
-                self.state.borrow_mut().awaiting.push_front(Awaiting::Ttl(ticket, value));
-            }
-            Some(Awaiting::FieldTtls(ticket, value, ttl)) => {
-                let fields = CachedRead::of(ticket.scope().command).fields;
-                let ttl = ttl.and_then(|ttl| field_expiry::earliest(ttl, &value, fields, reply));
-                self.fetched(ticket, &value, ttl, now);
-            }
-            Some(Awaiting::Ttl(ticket, value)) => {
-                self.ttl_answered(ticket, &value, integer(reply), now);
-                if reply.starts_with(b"-NOPERM") && !value.starts_with(b"-") {
-                    // Nothing that this user reads can be cached: to go on would ask twice for everything.
-                    return Err(LinkError::NotCoherent("the user may not run PTTL".to_owned()));
-                }
-            }
-            // Who may not run TOUCH does without. Of a fence it counts that it is answered.
-            Some(Awaiting::Touch | Awaiting::Fence(_)) => {}
-            Some(Awaiting::BeatKey) => self.beat_key_answered(reply, kind),
-            Some(Awaiting::BeatRole(sent_at)) => return self.beat_answered(reply, sent_at, now),
-            None => return Err(LinkError::Protocol("a reply that no command asked for".into())),
-        }
-        Ok(())
-    }
-
-    /// The server has the key, and lets us read it, or this heartbeat proves nothing.
-    fn beat_key_answered(&self, reply: &[u8], kind: Option<ReplyKind>) {
-        let refused = kind != Some(ReplyKind::Integer);
-        let mut state = self.state.borrow_mut();
-        state.beat_refused = refused;
-        if refused {
-            state.beat_key.clear();
-        }
-        drop(state);
-        self.is_redirected(reply);
-    }
-
-    /// Whether the answer to a keyed read says that this node does not serve the key, or not now. If the slot was its own
-    /// until now, it may have lost more: nothing fetched here is served until another heartbeat has been answered well.
-    fn is_redirected(&self, reply: &[u8]) -> bool {
-        let shared = self.worker.shared();
-        if reply.first() != Some(&b'-') || !shared.topology.load().is_cluster() {
-            return false;
-        }
-        let Some(redirect) = Redirect::parse(reply, self.node.address()) else { return false };
-        shared.topology_doubted.notify_one();
-        if let Redirect::Moved(slot, _) = redirect
-            && shared.lost_slot(&self.node, slot)
-        {
-            self.state.borrow_mut().vouched = None;
-        }
-        true
-    }
-
-    fn beat_answered(&self, reply: &[u8], sent_at: Time, now: Time) -> Result<(), LinkError> {
-        let hello = frame::parse(reply).map_err(|error| LinkError::Protocol(error.to_string()))?;
-        check_role(hello.field(b"role").and_then(Value::as_bytes).unwrap_or_default())?;
-        let state = &mut *self.state.borrow_mut();
-        state.beats_in_flight -= 1;
-        // Also if a topology has just been published that ends what this node may say, and the leases are about to end.
-        if std::mem::take(&mut state.beat_refused) || !self.serves(&state.beat_key) {
-            return Ok(());
-        }
-        state.vouched = Some(sent_at);
-        if let Some(lease) = &state.lease {
-            match lease.renew(sent_at, now) {
-                Renewal::Renewed | Renewal::Revived => state.lapsed = false,
-                Renewal::TooLate | Renewal::Dead => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The value and the key's time to live are there. Of a hash the fields may have such times of their own.
-    fn ttl_answered(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
-        let mut state = self.state.borrow_mut();
-        let fields = if state.has_field_expiry { CachedRead::of(ticket.scope().command).fields } else { Fields::None };
-        let ttl = match fields {
-            // They were asked about together with the value.
-            Fields::Named => return state.awaiting.push_front(Awaiting::FieldTtls(ticket, value.clone(), ttl)),
-            Fields::None => ttl,
-            _ if field_expiry::are_none(value) => ttl,
-            Fields::InReply(step) if field_expiry::ask_all(state.output.tail(), ticket.key(), value, step) => {
-                state.awaiting.push_back(Awaiting::FieldTtls(ticket, value.clone(), ttl));
-                drop(state);
-                self.count_commands(1);
-                return self.wake();
-            }
-            Fields::InReply(_) | Fields::Unknown => None,
-        };
-        drop(state);
-        self.fetched(ticket, value, ttl, now);
-    }
-
-    /// All parts of a fetch are there; `ttl`: how long the value lives, if that is known, as PTTL tells it.
-    fn fetched(&self, ticket: FillTicket, value: &Bytes, ttl: Option<i64>, now: Time) {
-        let query = Query::of(&ticket);
-        if self.is_redirected(value) {
-            let waiters = ticket.complete(Answer::Discard, now);
-            return tell(&self.worker, waiters, query, None);
-        }
-        let rule = self.worker.config().cache_rules.of(&query.key).1;
-        let answer = answer::answer(query.command, value, ttl, self.longest_absence(), rule);
-        if ttl.is_some() {
-            let beat_key = &mut self.state.borrow_mut().beat_key;
-            beat_key.clear();
-            beat_key.extend_from_slice(&query.key);
-        }
-        let mut waiters = ticket.complete(answer, now);
-        tell(&self.worker, waiters.take_late(), query.clone(), None);
-        tell(&self.worker, waiters, query, Some(value.clone()));
-    }
-
-    /// How long the absence of a key may be remembered. In a cluster the key may be on its way to another node: then it is
-    /// born there, and this one has nothing to invalidate.
-    fn longest_absence(&self) -> Duration {
-        let is_cluster = self.worker.shared().topology.load().is_cluster();
-        if is_cluster { self.worker.config().max_staleness } else { Duration::MAX }
     }
 
     /// The connection ended. First of all nothing that came by it is served any more.
@@ -623,57 +423,6 @@ impl LoaderLane {
         }
         self.worker.flush_touched();
     }
-}
-
-/// Ends a fetch that cannot be made: whoever waits for it reads upstream.
-pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
-    let query = Query::of(&ticket);
-    let waiters = ticket.complete(Answer::Discard, clock::now());
-    let mut waiters: Vec<_> = waiters.into_iter().collect();
-    // Through the mailbox also on this worker: the session that asked is in the middle of its turn.
-    for index in 0..worker.shared().mailboxes.len() {
-        let here: Vec<_> =
-            waiters.extract_if(.., |w| w.worker as usize == index).map(|w| (w.session, w.sequence)).collect();
-        if !here.is_empty() {
-            let fetched = Fetched { waiters: here, query: query.clone(), reply: None };
-            // Those who do not hear of it run into their deadline.
-            let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
-        }
-    }
-}
-
-/// Gives an answer to all who wait for it, on whatever worker they live. Sessions of this one are flushed by the caller.
-fn tell(worker: &Rc<Worker>, waiters: nearside_nearcache::Waiters, query: Query, reply: Option<Bytes>) {
-    let mut elsewhere: Vec<(usize, Vec<(u64, u64)>)> = Vec::new();
-    let mut here = Vec::new();
-    for waiter in waiters {
-        let (index, waiting) = (waiter.worker as usize, (waiter.session, waiter.sequence));
-        if index == worker.index() {
-            here.push(waiting);
-        } else if let Some((_, list)) = elsewhere.iter_mut().find(|(other, _)| *other == index) {
-            list.push(waiting);
-        } else {
-            elsewhere.push((index, vec![waiting]));
-        }
-    }
-    for (index, waiters) in elsewhere {
-        let fetched = Fetched { waiters, query: query.clone(), reply: reply.clone() };
-        let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
-    }
-    worker.fetched(&Fetched { waiters: here, query, reply });
-}
-
-/// The number in an integer reply.
-fn integer(reply: &[u8]) -> Option<i64> {
-    std::str::from_utf8(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?).ok()?.parse().ok()
-}
-
-fn check_role(role: &[u8]) -> Result<(), LinkError> {
-    if matches!(role, b"master" | b"primary") {
-        return Ok(());
-    }
-    let role = String::from_utf8_lossy(role);
-    Err(LinkError::NotCoherent(format!("the upstream is not a primary (role: {role})")))
 }
 
 /// `7.0.15` as numbers; what is not a number counts as 0.
