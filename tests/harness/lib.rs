@@ -45,7 +45,7 @@ pub use memory::{most_resident_bytes, open_files, resident_bytes};
 pub use nearside::{Metrics, Nearside, calibrating, nearside_command};
 pub use patience::{eventually, holds_for};
 pub use ports::free_port;
-pub use process::Process;
+pub use process::{Process, end_all};
 pub use redis_server::RedisServer;
 pub use relay::Relay;
 pub use reply::Reply;

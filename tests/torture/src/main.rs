@@ -1,12 +1,20 @@
-//! `make torture`: goes on as long as asked, tells how it goes, and fails if a promise was broken.
+//! `make torture`: goes on as long as asked, tells how it goes, and fails if a promise was broken. Ctrl-C ends it with a report
+//! of the rounds until then.
 
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Parser;
+use nearside_tests::end_all;
 use nearside_torture::faults::Fault;
 use nearside_torture::run::Run;
 use nearside_torture::world::MAX_STALENESS;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// As a shell tells of a program that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
 
 /// Many clients, two proxies, faults of every kind, and a checker.
 #[derive(Debug, Parser)]
@@ -34,9 +42,35 @@ fn main() -> ExitCode {
     });
     let span = Duration::from_secs(args.seconds);
     let run = Run { span, seed: args.seed, fault, upstream: args.upstream };
-    let report = run.carry_out(|line| println!("{line}"));
-    print!("{}", report.text(MAX_STALENESS));
-    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
-    println!("seed {}, command line: torture {command}", args.seed);
+    let told = tell_when_interrupted(args.seed);
+    let report = run.carry_out(|line, report| {
+        println!("{line}");
+        *told.lock().unwrap_or_else(PoisonError::into_inner) = report.text(MAX_STALENESS);
+    });
+    tell(&report.text(MAX_STALENESS), args.seed);
     if report.violations().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(text: &str, seed: u64) {
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    println!("{text}seed {seed}, command line: torture {command}");
+}
+
+/// Gives where the report is to be left that is told then. Neither a signal nor a panic leaves a server behind.
+fn tell_when_interrupted(seed: u64) -> Arc<Mutex<String>> {
+    let told = Arc::new(Mutex::new(String::new()));
+    let (text, mut signals) = (Arc::clone(&told), Signals::new([SIGINT, SIGTERM]).expect("they can be waited for"));
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            tell(&text.lock().unwrap_or_else(PoisonError::into_inner), seed);
+            end_all();
+            std::process::exit(INTERRUPTED);
+        }
+    });
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        hook(panic);
+        end_all();
+    }));
+    told
 }

@@ -25,11 +25,11 @@ pub struct Run {
 const SERVER_EVERY: usize = 3;
 
 impl Run {
-    /// Carries it out; `progress` is told of each round.
+    /// Carries it out; `progress` is told of each round, and what has come of all until then.
     ///
     /// # Panics
     /// When there is no such upstream, or the fault cannot happen to it.
-    pub fn carry_out(&self, mut progress: impl FnMut(&str)) -> Report {
+    pub fn carry_out(&self, mut progress: impl FnMut(&str, &Report)) -> Report {
         let is_wanted = |name: &str| self.upstream.as_deref().is_none_or(|upstream| upstream == name);
         let mut cluster = is_wanted("cluster").then(World::cluster);
         let mut server = is_wanted("server").then(World::server);
@@ -43,7 +43,8 @@ impl Run {
             let (world, deck) = if is_server { (&mut server, &mut of_server) } else { (&mut cluster, &mut of_cluster) };
             let world = world.as_mut().expect("an upstream is a cluster or a server");
             let outcome = round::run(world, deck.draw(&mut random), number, self.seed, clock);
-            progress(&report.add(world.name(), outcome));
+            let line = report.add(world.name(), outcome);
+            progress(&line, &report);
             number += 1;
         }
         report

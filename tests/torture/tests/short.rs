@@ -16,7 +16,7 @@ fn no_promise_is_broken_by_any_fault() {
         return;
     }
     let run = Run { span: SPAN, seed: 1, ..Run::default() };
-    let report = run.carry_out(|line| eprintln!("{line}"));
+    let report = run.carry_out(|line, _| eprintln!("{line}"));
     eprintln!("{}", report.text(MAX_STALENESS));
     assert!(report.violations().is_empty(), "{} violations, shown above", report.violations().len());
     assert!(report.reads() > FEWEST_READS, "{} reads", report.reads());
