@@ -86,12 +86,12 @@ torture: ## clients, faults of every kind, and a checker of what is promised: SE
 	@.ci/need cargo cc redis-server
 	cargo run --release -p nearside-torture --bin torture -- --seconds $(SECONDS) --seed $(SEED)
 
-# The last two packages are no default members: features and flags of theirs would leak into every other build.
 # Tests, among them the torture, are run for each: an hour or two.
 mutations: ## each rule of the cache's coherence broken on purpose: do the checks notice? ONLY='words' of rules or files
 	@.ci/need cargo cc redis-server python
 	tests/mutations/run $(ONLY)
 
+# The last three packages are no default members: features and flags of theirs would leak into every other build.
 lint: ## formatting and clippy, no warning allowed
 	@.ci/need cargo cc clippy
 	cargo fmt --all --check
