@@ -9,6 +9,7 @@ pub mod client;
 pub mod faults;
 pub mod history;
 pub mod keyspace;
+pub mod lag;
 pub mod plan;
 pub mod report;
 pub mod round;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::check::{Promise, Violation};
 use crate::faults::Fault;
+use crate::lag::Lag;
 use crate::round::Outcome;
 
 /// Violations of a promise that are shown in full.
@@ -25,6 +26,8 @@ pub struct Report {
     journaled: usize,
     lost: (usize, usize),
     worst_staleness: Duration,
+    /// By the world.
+    lags: BTreeMap<&'static str, Lag>,
     violations: Vec<Violation>,
     took: Duration,
 }
@@ -47,6 +50,7 @@ impl Report {
             findings.violations.len(),
         );
         self.rounds += 1;
+        self.lags.insert(world, outcome.lag);
         *self.faults.entry((world, outcome.fault)).or_default() += 1;
         self.reads += findings.reads;
         self.hits += outcome.hits;
@@ -104,6 +108,10 @@ impl Report {
         let mut line = |name: &str, value: String| writeln!(text, "{name:<44} {value}").expect("a text takes it");
         line("faults", faults.collect::<Vec<_>>().join(", "));
         line("worst staleness", format!("{:?} (allowed: {max_staleness:?})", self.worst_staleness));
+        for (world, lag) in &self.lags {
+            let told = |share| lag.within(share).map_or("longer than is counted".to_owned(), |lag| format!("{lag:?}"));
+            line(&format!("invalidation lag, {world}"), format!("p50 within {}, p99 within {}", told(0.5), told(0.99)));
+        }
         line("direct reads that missed something", self.control_anomalies.to_string());
         line("reads that missed the same, by proxy", self.anomalies_of_redis.to_string());
         line("writes lost at failovers (direct)", format!("{} ({})", self.lost.0, self.lost.1));

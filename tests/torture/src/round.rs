@@ -13,6 +13,7 @@ use crate::client::{DEADLINE, Shared, direct, read_all, through_proxy};
 use crate::faults::Fault;
 use crate::history::{Clock, History, Loss, Path};
 use crate::keyspace::{Keyspace, TAGS};
+use crate::lag::Lag;
 use crate::plan::Asker;
 use crate::world::{MAX_STALENESS, PROXIES, Upstream, World};
 
@@ -51,6 +52,8 @@ pub struct Outcome {
     pub journaled: usize,
     /// Acknowledged writes of the journals that Redis lost, and how many of the control's it did.
     pub lost: (usize, usize),
+    /// How late invalidations have come so far, in this round and those before it.
+    pub lag: Lag,
     /// How long it took.
     pub took: Duration,
 }
@@ -93,7 +96,16 @@ pub fn run(world: &mut World, fault: Fault, number: usize, seed: u64, clock: Clo
     checked.violations.append(&mut findings);
     let hits = world.hits() - hits;
     world.clear();
-    Outcome { fault, findings: checked, writes: history.writes.len(), hits, journaled, lost, took: began.elapsed() }
+    Outcome {
+        fault,
+        findings: checked,
+        writes: history.writes.len(),
+        hits,
+        journaled,
+        lost,
+        lag: Lag::of(&world.proxies),
+        took: began.elapsed(),
+    }
 }
 
 impl Clients {
