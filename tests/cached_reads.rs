@@ -252,19 +252,24 @@ fn strlen_exists_and_getrange_need_no_fetch_where_a_get_was_cached() {
     }
 }
 
-#[test]
-fn a_field_that_expires_is_gone_from_every_read() {
+/// A server that notices no field's end before it is asked for the field, and the program before it, which caches. None where
+/// fields do not expire: Redis 8.0 of the matrix has such.
+fn with_expiring_fields() -> Option<(RedisServer, Nearside)> {
     let redis = RedisServer::start();
     if !fields_expire(&redis) {
-        return; // Redis 8.0 of the matrix has them
+        return None;
     }
     let nearside = Nearside::with(&redis, &["--max-staleness", "30s"]);
-    // Nothing is noticed at the server before it is asked for.
-    let mut direct = redis.client();
+    assert_eq!(redis.client().call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
+    warm(&mut nearside.client(), &nearside);
+    Some((redis, nearside))
+}
+
+#[test]
+fn a_field_that_expires_is_gone_from_every_read() {
+    let Some((redis, nearside)) = with_expiring_fields() else { return };
+    let (mut direct, mut client) = (redis.client(), nearside.client());
     assert_eq!(direct.call("CONFIG SET hz 1"), "+OK\r\n");
-    assert_eq!(direct.call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
-    let mut client = nearside.client();
-    warm(&mut client, &nearside);
     direct.call("HSET h short 1 long 2");
     direct.call("HPEXPIRE h 500 FIELDS 1 short");
     let reads = ["HGET h short", "HMGET h short long", "HEXISTS h short", "HSTRLEN h short", "HGETALL h", "HKEYS h"];
@@ -280,15 +285,8 @@ fn a_field_that_expires_is_gone_from_every_read() {
 
 #[test]
 fn an_empty_field_that_expires_is_gone_from_every_read() {
-    let redis = RedisServer::start();
-    if !fields_expire(&redis) {
-        return;
-    }
-    let nearside = Nearside::with(&redis, &["--max-staleness", "30s"]);
-    let mut direct = redis.client();
-    assert_eq!(direct.call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
-    let mut client = nearside.client();
-    warm(&mut client, &nearside);
+    let Some((redis, nearside)) = with_expiring_fields() else { return };
+    let (mut direct, mut client) = (redis.client(), nearside.client());
     direct.command(&["HSET", "h", "", ""]);
     direct.command(&["HPEXPIRE", "h", "300", "FIELDS", "1", ""]);
     let reads: [&[&str]; 5] = [&["HVALS", "h"], &["HKEYS", "h"], &["HGETALL", "h"], &["HGET", "h", ""], &["HLEN", "h"]];
@@ -303,15 +301,8 @@ fn an_empty_field_that_expires_is_gone_from_every_read() {
 
 #[test]
 fn a_field_read_in_its_last_millisecond_is_gone_after_it() {
-    let redis = RedisServer::start();
-    if !fields_expire(&redis) {
-        return;
-    }
-    let nearside = Nearside::with(&redis, &["--max-staleness", "30s"]);
-    let mut direct = redis.client();
-    assert_eq!(direct.call("DEBUG SET-ACTIVE-EXPIRE 0"), "+OK\r\n");
-    let mut client = nearside.client();
-    warm(&mut client, &nearside);
+    let Some((redis, nearside)) = with_expiring_fields() else { return };
+    let (mut direct, mut client) = (redis.client(), nearside.client());
     for (number, read) in
         ["HGETALL h", "HMGET h long short", "HGET h short", "HKEYS h"].iter().cycle().take(60).enumerate()
     {

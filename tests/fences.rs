@@ -121,6 +121,25 @@ fn a_fence_ends_with_the_connection_that_it_waits_for() {
 }
 
 #[test]
+fn no_reply_waits_for_longer_than_what_could_be_served_is_fresh() {
+    if calibrating("cache") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let relay = Relay::to(&redis.address());
+    // Longer than a client here waits for a reply: nothing else ends the fence.
+    let never = ["--upstream-timeout", "60s"];
+    let args = [&["--max-staleness", "300ms", "--script-fence", "yes"], &never[..]].concat();
+    let nearside = Nearside::upstream(relay.address(), &args);
+    let mut client = nearside.client();
+    assert_eq!(client.call("SET k old"), "+OK\r\n");
+    nearside.warm(&mut client, "k");
+    relay.delay_tracked(Duration::from_secs(60));
+    assert_eq!(client.command(&["EVAL", SET_UNDECLARED, "0", "k", "new"]), "+OK\r\n");
+    assert_eq!(nearside.metrics().total("nearside_fences_total"), 1.0);
+}
+
+#[test]
 fn in_a_cluster_the_node_of_the_slot_is_asked() {
     if calibrating("cache") {
         return;

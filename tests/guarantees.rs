@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use nearside_tests::{
-    Client, Nearside, RedisCluster, RedisServer, Relay, calibrating, eventually, holds_for, key_in_slot, words,
+    Nearside, RedisCluster, RedisServer, Relay, calibrating, eventually, holds_for, key_in_slot, words,
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -12,17 +12,6 @@ const MAX_STALENESS: Duration = Duration::from_millis(300);
 /// Long after whatever the lease had been renewed for.
 const PAST: Duration = Duration::from_millis(400);
 const ARGS: &[&str] = &["--max-staleness", "300ms"];
-
-/// Ids of connections of this name.
-fn connections(client: &mut Client, name: &str) -> Vec<String> {
-    let list = client.call("CLIENT LIST");
-    let list = String::from_utf8_lossy(list.bulk().unwrap()).into_owned();
-    let is_meant = |line: &&str| line.split(' ').any(|word| word == format!("name={name}"));
-    list.lines()
-        .filter(is_meant)
-        .map(|line| line.split(' ').next().unwrap().trim_start_matches("id=").to_owned())
-        .collect()
-}
 
 #[test]
 fn a_write_whose_outcome_is_unknown_leaves_the_cache() {
@@ -41,7 +30,7 @@ fn a_write_whose_outcome_is_unknown_leaves_the_cache() {
         assert_eq!(direct.call(&format!("SET {key} old")), "+OK\r\n");
         nearside.warm(&mut client, &key);
         assert_eq!(client.call("APPEND other x").integer().map(|len| len > 0), Some(true));
-        let forward = connections(&mut killer, "nearside-forward");
+        let forward = killer.ids_of("nearside-forward");
         assert!(!forward.is_empty());
         relay.delay_tracked(Duration::from_secs(3));
         // The server sleeps; then it carries out the write, and before it sends the reply it closes the connection.

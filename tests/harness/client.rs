@@ -94,6 +94,16 @@ impl Client {
         self.reply()
     }
 
+    /// Of a server, the ids of its connections that bear this name.
+    #[track_caller]
+    pub fn ids_of(&mut self, name: &str) -> Vec<String> {
+        let list = self.call("CLIENT LIST");
+        let list = String::from_utf8_lossy(list.bulk().expect("CLIENT LIST gives a text")).into_owned();
+        let is_meant = |line: &&str| line.split(' ').any(|word| word.strip_prefix("name=") == Some(name));
+        let id = |line: &str| line.split(' ').next()?.strip_prefix("id=").map(str::to_owned);
+        list.lines().filter(is_meant).map(|line| id(line).expect("a client has an id")).collect()
+    }
+
     /// Sends all requests in one write, then reads a reply to each.
     #[track_caller]
     pub fn pipeline(&mut self, lines: &[&str]) -> Vec<Reply> {

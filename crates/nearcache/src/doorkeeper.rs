@@ -48,25 +48,27 @@ impl Doorkeeper {
     /// Whether a key of this hash, which was not found, is to be fetched; remembers that it was asked for.
     #[inline]
     pub(crate) fn admits(&self, hash: u64, now: Time) -> bool {
-        let is_admitted = !self.keeps_out(hash, now);
-        if !is_admitted {
-            let (seen, tag) = self.seen(hash);
-            seen.store(tag, Ordering::Relaxed);
+        let keeps_out = self.keeps_out(hash, now);
+        if keeps_out {
+            self.slot(hash).store(tag(hash), Ordering::Relaxed);
         }
-        is_admitted
+        !keeps_out
     }
 
     /// Whether a key of this hash is not to be fetched.
     pub(crate) fn keeps_out(&self, hash: u64, now: Time) -> bool {
-        let (seen, tag) = self.seen(hash);
-        now.0 < self.full_until.load(Ordering::Relaxed) && seen.load(Ordering::Relaxed) != tag
+        now.0 < self.full_until.load(Ordering::Relaxed) && self.slot(hash).load(Ordering::Relaxed) != tag(hash)
     }
 
-    fn seen(&self, hash: u64) -> (&AtomicU8, u8) {
-        // The high half, as if it were a fraction of the table; the byte is of the low half. 0 is nobody's.
-        let slot = ((u128::from(hash) * self.seen.len() as u128) >> 64) as usize;
-        (&self.seen[slot], (hash as u8).max(1))
+    fn slot(&self, hash: u64) -> &AtomicU8 {
+        // The high half, as if it were a fraction of the table.
+        &self.seen[((u128::from(hash) * self.seen.len() as u128) >> 64) as usize]
     }
+}
+
+/// A byte of the low half. 0 is nobody's.
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
 }
 
 #[cfg(test)]

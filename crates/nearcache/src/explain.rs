@@ -59,12 +59,13 @@ pub enum LeaseState {
 impl NearCache {
     /// What there is to know of `key`. Changes nothing, and counts as no use.
     pub fn explain(&self, key: &[u8], now: Time) -> Explanation {
-        let mut locked = self.fills.lock(key);
+        let hash = self.fills.hash(key);
+        let mut locked = self.fills.lock_hashed(key, hash);
         let entry = self.store.peek(key);
         let variants = entry.iter().flat_map(Entry::variants);
         Explanation {
             replies: variants.filter_map(|variant| explain_variant(variant, now)).collect(),
-            is_rare: self.doorkeeper.keeps_out(self.fills.hash(key), now),
+            is_rare: self.doorkeeper.keeps_out(hash, now),
             fetches: locked.count(),
             last_change: locked.last_change(),
         }

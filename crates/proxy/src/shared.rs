@@ -162,7 +162,7 @@ impl Shared {
             attempts: Mutex::new(Some(attempts)),
             max_clients: AtomicUsize::new(config.max_clients),
             face: Face::new(config.announce.clone()),
-            commands: ArcSwap::from_pointee(Table::core().for_scripts(config.script_fence)),
+            commands: ArcSwap::from_pointee(Table::core().clone().for_scripts(config.script_fence)),
             config,
             started: clock::now(),
             cache,

@@ -187,10 +187,7 @@ fn in_silence(shared: &Shared, keys: Vec<Key>, history: &mut History, during: im
 }
 
 fn kill_loaders(client: &mut Client) {
-    let list = client.call("CLIENT LIST");
-    let list = String::from_utf8_lossy(list.bulk().expect("CLIENT LIST gives a text")).into_owned();
-    for line in list.lines().filter(|line| line.contains("name=nearside-loader")) {
-        let id = line.split(' ').next().and_then(|word| word.strip_prefix("id=")).expect("a client has an id");
+    for id in client.ids_of("nearside-loader") {
         client.call(&format!("CLIENT KILL ID {id}"));
     }
 }

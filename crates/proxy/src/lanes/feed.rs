@@ -249,18 +249,15 @@ impl Feed {
     }
 
     fn distribute(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
+        while let Some((piece, complete)) = link::next_piece(scanner, &mut bytes)? {
             let is_begun = !self.state.borrow().partial.is_empty();
-            if scanned.complete && !is_begun {
+            if complete && !is_begun {
                 self.heard(Heard::Borrowed(piece), scanner.kind());
                 continue;
             }
             let mut frame = std::mem::take(&mut self.state.borrow_mut().partial);
             frame.extend_from_slice(piece);
-            if scanned.complete {
+            if complete {
                 self.worker.account_buffers(frame.len() - piece.len(), 0);
                 self.heard(Heard::Owned(frame), scanner.kind());
             } else {

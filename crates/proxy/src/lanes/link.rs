@@ -4,6 +4,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nearside_nearcache::Time;
+use nearside_resp::ReplyScanner;
 
 use crate::net::socket::Socket;
 use crate::output::Output;
@@ -83,6 +84,22 @@ pub(super) fn poll_read(cx: &mut Context<'_>, socket: &Socket, buffer: &mut [u8]
         Ok(count) => Ok(count),
         Err(error) => Err(error.into()),
     })
+}
+
+/// The next piece of what one read has brought, and whether a reply, or a push, ends with it; of which kind that is, the scanner
+/// knows. `None`: that was all.
+#[inline(always)]
+pub(super) fn next_piece<'b>(
+    scanner: &mut ReplyScanner,
+    bytes: &mut &'b [u8],
+) -> Result<Option<(&'b [u8], bool)>, LinkError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
+    let (piece, rest) = bytes.split_at(scanned.consumed);
+    *bytes = rest;
+    Ok(Some((piece, scanned.complete)))
 }
 
 /// Reads as often as there is something to read, and one turn allows; the task is woken for what is left.

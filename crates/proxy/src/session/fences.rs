@@ -4,6 +4,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio_util::task::AbortOnDropHandle;
+
 use super::Session;
 use super::state::State;
 use crate::lanes::fence::Fence;
@@ -18,14 +20,21 @@ struct Fenced {
     sequence: u64,
     /// Of the command's keys; `None`: it names none, and may have run anywhere.
     slot: Option<Slot>,
-    /// The reply, once it has arrived.
-    reply: Option<Vec<u8>>,
+    /// Once it has arrived.
+    held: Option<Held>,
+}
+
+/// A reply, and the task that lets it go when the time is up.
+#[derive(Debug)]
+struct Held {
+    reply: Vec<u8>,
+    _timer: AbortOnDropHandle<()>,
 }
 
 impl Fences {
     /// The reply `sequence`, which is still to come, shall wait.
     pub(crate) fn expect(&mut self, sequence: u64, slot: Option<Slot>) {
-        self.0.push(Fenced { sequence, slot, reply: None });
+        self.0.push(Fenced { sequence, slot, held: None });
     }
 
     fn find(&mut self, sequence: u64) -> Option<&mut Fenced> {
@@ -43,15 +52,15 @@ impl Fences {
 pub(super) fn arrived(session: &Rc<Session>, state: &mut State, sequence: u64, reply: Vec<u8>) -> Option<Vec<u8>> {
     let Some(fenced) = state.fences.find(sequence) else { return Some(reply) };
     state.replies.hold(reply.len());
-    fenced.reply = Some(reply);
     let worker = session.worker();
     worker.metrics().fences.add(1);
     worker.fence(Fence::new(worker.shared(), worker.index(), session.id(), sequence), &nodes(session, fenced.slot));
-    let (session, limit) = (Rc::clone(session), worker.config().max_staleness);
-    tokio::task::spawn_local(async move {
+    let (waiting, limit) = (Rc::clone(session), worker.config().max_staleness);
+    let timer = tokio::task::spawn_local(async move {
         tokio::time::sleep(limit).await;
-        session.with_state(|_, state| passed(state, sequence));
+        waiting.fenced(sequence);
     });
+    fenced.held = Some(Held { reply, _timer: AbortOnDropHandle::new(timer) });
     None
 }
 
@@ -67,7 +76,7 @@ fn nodes(session: &Session, slot: Option<Slot>) -> Vec<Arc<Node>> {
 
 /// All invalidations have arrived, or the time is up: the reply may go, unless it has gone.
 pub(super) fn passed(state: &mut State, sequence: u64) {
-    if let Some(reply) = state.fences.take(sequence).and_then(|fenced| fenced.reply) {
+    if let Some(Held { reply, .. }) = state.fences.take(sequence).and_then(|fenced| fenced.held) {
         state.replies.release_held(reply.len());
         state.replies.complete(sequence, reply, &mut state.output);
         state.order.forward_answered(sequence);

@@ -375,6 +375,7 @@ impl State {
         self.output.clear();
         self.replies = Replies::default();
         self.gathers = Gathers::default();
+        self.fences = Fences::default();
         self.order = Order::default();
         self.lanes.clear();
         self.logging_in = None;

@@ -144,12 +144,11 @@ impl Table {
     }
 
     /// This table; with `are_fenced`, scripts and functions count as commands that may change keys they do not declare.
-    pub(crate) fn for_scripts(&self, are_fenced: bool) -> Self {
-        let mut table = self.clone();
-        for command in table.commands.iter_mut().filter(|command| are_fenced && command.effect == Effect::Script) {
+    pub(crate) fn for_scripts(mut self, are_fenced: bool) -> Self {
+        for command in self.commands.iter_mut().filter(|command| are_fenced && command.effect == Effect::Script) {
             command.effect = Effect::Opaque;
         }
-        table
+        self
     }
 
     /// A table of `commands`. Of two with one name the first counts; a subcommand whose container is missing is dropped.

@@ -6,7 +6,7 @@ use nearside_resp::{ReplyKind, ReplyScanner};
 
 use super::redirected::{Looked, Redirected};
 use super::{ForwardLane, State};
-use crate::lanes::link::LinkError;
+use crate::lanes::link::{self, LinkError};
 use crate::net::clock;
 use crate::session::{Session, gather};
 
@@ -22,16 +22,13 @@ impl ForwardLane {
         let mut state = self.state.borrow_mut();
         let now = clock::now();
         state.progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (mut piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
+        while let Some((mut piece, complete)) = link::next_piece(scanner, &mut bytes)? {
             if scanner.kind() == Some(ReplyKind::Push) {
                 continue; // asked for by nobody on this connection
             }
             let held;
             if scanner.kind() == Some(ReplyKind::Error) && state.sent.is_some() && !state.begun {
-                match self.look_at_error(&mut state, piece, scanned.complete)? {
+                match self.look_at_error(&mut state, piece, complete)? {
                     Looked::NotYet => continue,
                     Looked::Redirected(command) => {
                         redirected.push(command);
@@ -47,7 +44,7 @@ impl ForwardLane {
             if !state.begun {
                 self.begin_reply(&mut state)?;
             }
-            if scanned.complete {
+            if complete {
                 state.begun = false;
                 let Some(errand) = state.pop_front().errand else { continue };
                 errand.session.deliver(errand.sequence, piece, true);

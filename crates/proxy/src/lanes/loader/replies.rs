@@ -12,7 +12,7 @@ use super::{Awaiting, LoaderLane, answer};
 use crate::commands::cached::query::Query;
 use crate::commands::cached::reads::{CachedRead, Fields};
 use crate::lanes::field_expiry;
-use crate::lanes::link::LinkError;
+use crate::lanes::link::{self, LinkError};
 use crate::net::clock;
 use crate::topology::redirect::Redirect;
 
@@ -20,15 +20,12 @@ impl LoaderLane {
     pub(super) fn take_in(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
         let now = clock::now();
         self.state.borrow_mut().progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
+        while let Some((piece, complete)) = link::next_piece(scanner, &mut bytes)? {
             let mut partial = std::mem::take(&mut self.state.borrow_mut().partial);
-            if !scanned.complete || !partial.is_empty() {
+            if !complete || !partial.is_empty() {
                 partial.extend_from_slice(piece);
             }
-            if !scanned.complete {
+            if !complete {
                 self.state.borrow_mut().partial = partial;
                 continue;
             }
@@ -131,7 +128,10 @@ impl LoaderLane {
             beat_key.extend_from_slice(&query.key);
         }
         let mut waiters = ticket.complete(answer, now);
-        tell(&self.worker, waiters.take_late(), query.clone(), None);
+        let late = waiters.take_late();
+        if !late.is_empty() {
+            tell(&self.worker, late, query.clone(), None);
+        }
         tell(&self.worker, waiters, query, Some(value.clone()));
     }
 

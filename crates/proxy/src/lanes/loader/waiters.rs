@@ -14,21 +14,20 @@ use crate::worker::Worker;
 pub(crate) fn abandon(worker: &Rc<Worker>, ticket: FillTicket) {
     let query = Query::of(&ticket);
     let waiters = ticket.complete(Answer::Discard, clock::now());
-    let mut waiters: Vec<_> = waiters.into_iter().collect();
-    // Through the mailbox also on this worker: the session that asked is in the middle of its turn.
-    for index in 0..worker.shared().mailboxes.len() {
-        let here: Vec<_> =
-            waiters.extract_if(.., |w| w.worker as usize == index).map(|w| (w.session, w.sequence)).collect();
-        if !here.is_empty() {
-            let fetched = Fetched { waiters: here, query: query.clone(), reply: None };
-            // Those who do not hear of it run into their deadline.
-            let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
-        }
+    let here = tell_elsewhere(worker, waiters, query, None);
+    if !here.waiters.is_empty() {
+        // Through the mailbox: the session that asked is in the middle of its turn.
+        send(worker, worker.index(), here);
     }
 }
 
 /// Gives an answer to all who wait for it, on whatever worker they live. Sessions of this one are flushed by the caller.
 pub(super) fn tell(worker: &Rc<Worker>, waiters: Waiters, query: Query, reply: Option<Bytes>) {
+    worker.fetched(&tell_elsewhere(worker, waiters, query, reply));
+}
+
+/// Gives an answer to those of other workers; gives back what those of this one are to be told.
+fn tell_elsewhere(worker: &Rc<Worker>, waiters: Waiters, query: Query, reply: Option<Bytes>) -> Fetched {
     let mut elsewhere: Vec<(usize, Vec<(u64, u64)>)> = Vec::new();
     let mut here = Vec::new();
     for waiter in waiters {
@@ -42,8 +41,12 @@ pub(super) fn tell(worker: &Rc<Worker>, waiters: Waiters, query: Query, reply: O
         }
     }
     for (index, waiters) in elsewhere {
-        let fetched = Fetched { waiters, query: query.clone(), reply: reply.clone() };
-        let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
+        send(worker, index, Fetched { waiters, query: query.clone(), reply: reply.clone() });
     }
-    worker.fetched(&Fetched { waiters: here, query, reply });
+    Fetched { waiters: here, query, reply }
+}
+
+fn send(worker: &Worker, index: usize, fetched: Fetched) {
+    // Those who do not hear of it run into their deadline.
+    let _ = worker.shared().mailboxes[index].try_send(Message::Fetched(fetched));
 }

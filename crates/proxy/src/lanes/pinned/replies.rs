@@ -5,7 +5,7 @@ use nearside_nearcache::Time;
 use nearside_resp::{ReplyKind, ReplyScanner};
 
 use super::{Awaiting, Moved, PinnedLane};
-use crate::lanes::link::LinkError;
+use crate::lanes::link::{self, LinkError};
 use crate::net::clock;
 use crate::topology::redirect::{self, Redirect};
 
@@ -21,15 +21,12 @@ impl PinnedLane {
     pub(super) fn distribute(&self, mut bytes: &[u8], scanner: &mut ReplyScanner) -> Result<(), LinkError> {
         let now = clock::now();
         self.state.borrow_mut().progress = now;
-        while !bytes.is_empty() {
-            let scanned = scanner.scan(bytes).map_err(|error| LinkError::Protocol(error.to_string()))?;
-            let (piece, rest) = bytes.split_at(scanned.consumed);
-            bytes = rest;
+        while let Some((piece, complete)) = link::next_piece(scanner, &mut bytes)? {
             let is_cluster = self.worker.topology().is_cluster();
             match scanner.kind() {
-                Some(ReplyKind::Push) => self.pushed(piece, scanned.complete),
-                Some(ReplyKind::Error) if is_cluster => self.error(piece, scanned.complete, now)?,
-                _ => self.replied(piece, scanned.complete, now)?,
+                Some(ReplyKind::Push) => self.pushed(piece, complete),
+                Some(ReplyKind::Error) if is_cluster => self.error(piece, complete, now)?,
+                _ => self.replied(piece, complete, now)?,
             }
         }
         Ok(())
