@@ -277,9 +277,13 @@ fn before_a_cluster_keys_of_all_nodes_are_served_from_memory() {
     let nearside = Nearside::ready_before_cluster(&cluster, &["--max-staleness", "100s", "--workers", "2"]);
     let (mut client, mut other, mut direct) = (nearside.client(), nearside.client(), cluster.client());
     spread_keys(6, "warmed-up").iter().for_each(|key| nearside.warm(&mut client, key));
-    let keys = spread_keys(20, "shared-out");
-    let mget = [&["MGET"], &keys.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
     for round in 0..5 {
+        // Others than before: keys that change as often as they are read would not be cached for long.
+        let keys = spread_keys(20, &format!("shared-out-{round}"));
+        let mget = [&["MGET"], &keys.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat();
+        keys.iter().for_each(|key| drop(direct.command(&["SET", key, "old"])));
+        (0..2)
+            .for_each(|_| assert!(client.command(&mget) == format!("*20\r\n{}", "$3\r\nold\r\n".repeat(20)).as_str()));
         keys.iter().for_each(|key| drop(direct.command(&["SET", key, &format!("{key}-{round}")])));
         let values = keys.iter().map(|key| {
             let value = format!("{key}-{round}");
