@@ -10,6 +10,7 @@ use crate::results::ContestantResult;
 use crate::runner::Settings;
 use crate::scenarios::{Measure, Point, Scenario};
 use crate::stage::cluster::Cluster;
+use crate::stage::crowd::Crowd;
 use crate::stage::relay::Relay;
 use crate::stage::{Addresses, Contestant, Kind, Server, Upstream};
 
@@ -34,6 +35,14 @@ pub(super) struct Seat {
     pub(super) absent: Option<String>,
     /// None if it is absent, is started anew for each turn, or is the distant upstream itself.
     pub(super) server: Option<Server>,
+    /// Who else is connected to it.
+    _crowd: Option<Crowd>,
+}
+
+impl Seat {
+    fn empty(contestant: Contestant, absent: Option<String>) -> Self {
+        Self { contestant, absent, server: None, _crowd: None }
+    }
 }
 
 impl Scene {
@@ -53,7 +62,7 @@ impl Scene {
         for contestant in scenario.contestants {
             let seat = match scenario.measure == Measure::Load {
                 true => scene.seat(*contestant, settings),
-                false => Seat { contestant: *contestant, absent: None, server: None },
+                false => Seat::empty(*contestant, None),
             };
             scene.seats.push(seat);
         }
@@ -67,12 +76,26 @@ impl Scene {
     /// Started, or absent.
     fn seat(&mut self, contestant: Contestant, settings: &Settings) -> Seat {
         if self.is_upstream_itself(contestant) {
-            return Seat { contestant, absent: None, server: None };
+            return Seat::empty(contestant, None);
         }
-        match self.start(contestant, settings) {
-            Ok(server) => Seat { contestant, absent: None, server: Some(server) },
-            Err(error) => Seat { contestant, absent: Some(format!("{error:#}")), server: None },
+        match self.start_crowded(contestant, settings) {
+            Ok((server, crowd)) => Seat { contestant, absent: None, server: Some(server), _crowd: crowd },
+            Err(error) => Seat::empty(contestant, Some(format!("{error:#}"))),
         }
+    }
+
+    /// Starts a contestant, with those who shall be there besides.
+    fn start_crowded(
+        &mut self,
+        contestant: Contestant,
+        settings: &Settings,
+    ) -> anyhow::Result<(Server, Option<Crowd>)> {
+        let server = self.start(contestant, settings)?;
+        let crowd = match contestant.kind {
+            Kind::Crowded => Some(Crowd::gather(server.address(), self.upstream.address()).context("its crowd")?),
+            _ => None,
+        };
+        Ok((server, crowd))
     }
 
     /// Starts a contestant.

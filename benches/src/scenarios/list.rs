@@ -10,6 +10,7 @@ const fn before(kind: Kind, upstream: Upstream) -> Contestant {
 
 const REDIS: Contestant = before(Kind::Redis, Upstream::One);
 const HIT: Contestant = before(Kind::Hit, Upstream::One);
+const CROWDED: Contestant = before(Kind::Crowded, Upstream::One);
 const FORWARD: Contestant = before(Kind::Forward, Upstream::One);
 const TWEMPROXY: Contestant = before(Kind::Twemproxy, Upstream::One);
 const ENVOY: Contestant = before(Kind::Envoy, Upstream::One);
@@ -174,6 +175,19 @@ pub const ALL: &[Scenario] = &[
         about: "GET of 10,000 keys with 16-byte values. Clients of a proxy need to know nothing of the cluster. twemproxy does \
                 not know it either, and is missing here.",
         contestants: &[REDIS, HIT, CLUSTER_HIT, FORWARD, CLUSTER_FORWARD, CLUSTER_ENVOY],
+        points: &[
+            Point { name: "depth 1, 50 connections", ..GETS },
+            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
+            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
+        ],
+        ..USUAL
+    },
+    Scenario {
+        name: "crowd",
+        title: "Many rules, databases and users",
+        about: "GET of 10,000 keys with 16-byte values, all of them in the cache: of a Nearside that has nothing else, and of one with \
+                1,000 rules by key pattern, 16 databases and 16 users of the upstream's ACL, all of them in use.",
+        contestants: &[HIT, CROWDED],
         points: &[
             Point { name: "depth 1, 50 connections", ..GETS },
             Point { name: "depth 16, 50 connections", depth: 16, ..GETS },

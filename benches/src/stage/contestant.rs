@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::stage::crowd;
 use crate::stage::server::{Place, Server, free_address};
 
 /// Something that a user could have clients connect to.
@@ -17,6 +18,8 @@ pub enum Kind {
     Redis,
     /// Nearside, with its cache.
     Hit,
+    /// The same with many rules, databases and users.
+    Crowded,
     /// Nearside with its cache off.
     Forward,
     /// twemproxy, also called nutcracker.
@@ -73,6 +76,7 @@ impl Kind {
         match self {
             Self::Redis => "Redis direct",
             Self::Hit => "Nearside, cache on",
+            Self::Crowded => "Nearside, many rules, databases and users",
             Self::Forward => "Nearside, cache off",
             Self::Twemproxy => "twemproxy",
             Self::Envoy => "Envoy",
@@ -83,7 +87,7 @@ impl Kind {
 
     /// Whether it keeps what it has read.
     pub fn caches(self) -> bool {
-        matches!(self, Self::Hit | Self::Go | Self::Python)
+        matches!(self, Self::Hit | Self::Crowded | Self::Go | Self::Python)
     }
 }
 
@@ -129,7 +133,7 @@ impl Programs {
         };
         match kind {
             Kind::Redis => Ok(self.redis_server.clone()),
-            Kind::Hit | Kind::Forward => Ok(self.nearside.clone()),
+            Kind::Hit | Kind::Crowded | Kind::Forward => Ok(self.nearside.clone()),
             Kind::Twemproxy => in_path("nutcracker").ok_or_else(|| "absent: nutcracker is not installed".to_owned()),
             Kind::Envoy => prepared("envoy/bin/envoy"),
             Kind::Go => prepared("go-service"),
@@ -180,6 +184,12 @@ impl Programs {
         Ok(Server::start(&program, core, |place, command| match kind {
             Kind::Redis => redis(place, command),
             Kind::Hit => nearside(place, command, upstream, cache),
+            Kind::Crowded => {
+                let settings = place.folder.join("nearside.toml");
+                crowd::write_rules(&settings)?;
+                command.arg("--config").arg(settings);
+                nearside(place, command, upstream, cache)
+            }
             Kind::Forward => nearside(place, command, upstream, "off"),
             Kind::Twemproxy => twemproxy(place, command, upstream),
             Kind::Envoy => envoy(place, command, upstream),
