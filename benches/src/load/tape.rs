@@ -13,6 +13,10 @@ use crate::load::workload::{Ask, Protocol, Workload};
 /// How many requests a tape holds at least, unless values are large. Enough that a run does not replay one short pattern.
 const TAPE_REQUESTS: usize = 1 << 16;
 
+/// How often a tape asks for each key, where it asks for different things: as it is repeated, a key that it happens to read
+/// and never to write would never be written.
+const MIXED_REQUESTS_PER_KEY: usize = 32;
+
 /// What requests and replies of a tape may take together: large values make it shorter.
 const TAPE_BYTES: usize = 256 << 20;
 
@@ -57,7 +61,8 @@ impl Tape {
         let mut tape = Self { requests: Vec::new(), replies: Vec::new(), batches: Vec::new(), batch_len };
         let mut writer = Writer::new(workload);
         // Of as many commands as keys, so that few come again before most have come once.
-        let wanted = (workload.keys as usize).max(TAPE_REQUESTS);
+        let per_key = if workload.mix.single().is_some() { 1 } else { MIXED_REQUESTS_PER_KEY };
+        let wanted = (workload.keys as usize * per_key).max(TAPE_REQUESTS);
         let mut asked = 0;
         while tape.batches.is_empty() || (asked < wanted && tape.requests.len() + tape.replies.len() < TAPE_BYTES) {
             let starts = (tape.requests.len(), tape.replies.len());
@@ -225,6 +230,18 @@ mod tests {
             assert_eq!(replies.iter().filter(|byte| matches!(byte, b'$' | b'+')).count(), 7);
         }
         assert_eq!(ends, (tape.requests().len(), tape.replies().len()));
+    }
+
+    #[test]
+    fn in_a_mix_the_share_of_each_command_is_that_of_each_key_too() {
+        let tape = Tape::of_pipelines(&Workload { keys: 10_000, depth: 1, ..workload("get=50,set=50") });
+        let mut asked: std::collections::HashMap<&[u8], [u32; 2]> = std::collections::HashMap::new();
+        for request in (0..tape.batches()).map(|index| &tape.requests()[tape.batch(index).requests]) {
+            let key = request.windows(16).find(|bytes| bytes.starts_with(b"key:")).expect("every request has one");
+            asked.entry(key).or_default()[usize::from(request.starts_with(b"*3"))] += 1;
+        }
+        let few = asked.values().filter(|[reads, writes]| reads.min(writes) * 5 < reads + writes).count();
+        assert!(few * 200 < asked.len(), "{few} keys have four times as many of one");
     }
 
     #[test]
