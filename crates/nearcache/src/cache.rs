@@ -113,7 +113,7 @@ impl NearCache {
     /// request.
     ///
     /// `read` runs under a lock, which holds up those who store into a part of the cache: it must be short, and must not call
-    /// the cache. It may copy a small reply; one of 64 KiB or more it should [`share`](ReplyRef::share), to be copied later.
+    /// the cache. It may copy a small reply; one of some 16 KiB or more it should [`share`](ReplyRef::share), to be copied later.
     #[inline]
     pub fn read<R>(&self, key: &[u8], scope: Scope<'_>, now: Time, read: impl FnOnce(ReplyRef<'_>) -> R) -> Read<R> {
         let found = self.store.read(key, |entry| match entry.find(scope, now) {

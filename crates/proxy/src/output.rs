@@ -1,19 +1,23 @@
 //! Bytes on their way out: small ones are copied together, large ones are shared, all leave in as few writes as possible.
 
+pub(crate) mod chunks;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::Deref;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use self::chunks::CHUNK;
 use crate::net::socket::Socket;
 
 /// From here on a piece is handed over by reference count instead of being copied.
-pub(crate) const SHARE_FROM: usize = 64 * 1024;
-/// An emptied buffer larger than this is given back at once; a smaller one once its owner has been idle for a while.
-const KEEP_CAPACITY: usize = 64 * 1024;
+pub(crate) const SHARE_FROM: usize = 16 * 1024;
+/// A tail of so many bytes grows as any vector does; a longer one becomes a chunk.
+const SMALL: usize = 4 * 1024;
 /// Pieces of one `writev`.
-const PIECES: usize = 16;
+const PIECES: usize = 32;
 
 /// What a flush came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,20 +28,38 @@ pub(crate) enum Flushed {
     Blocked,
 }
 
-/// A queue of bytes. `shared` pieces come before `tail`; `sent` bytes of the first piece (or of `tail`) have left.
+/// A queue of bytes. `pieces` come before `tail`; `sent` bytes of the first piece (or of `tail`) have left.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    shared: VecDeque<Bytes>,
+    pieces: VecDeque<Piece>,
     tail: Vec<u8>,
     sent: usize,
-    shared_len: usize,
+    pieces_len: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    /// Copied together.
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Piece::Own(bytes) => bytes,
+            Piece::Shared(bytes) => bytes,
+        }
+    }
 }
 
 impl Output {
     /// Bytes not yet taken by the socket.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.shared_len + self.tail.len() - self.sent
+        self.pieces_len + self.tail.len() - self.sent
     }
 
     #[inline]
@@ -45,39 +67,79 @@ impl Output {
         self.len() == 0
     }
 
-    /// Where encoders append.
+    /// Where encoders append what is too short to be shared.
     #[inline]
     pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        if self.tail.len() > CHUNK - SHARE_FROM {
+            self.begin_chunk();
+        }
         &mut self.tail
     }
 
     /// Appends a copy.
     #[inline]
     pub(crate) fn copy(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
+        if bytes.len() <= self.tail.capacity() - self.tail.len() {
+            self.tail.extend_from_slice(bytes);
+        } else {
+            self.copy_beyond(bytes);
+        }
+    }
+
+    /// Appends a copy of more than the tail has room for.
+    #[inline(never)]
+    fn copy_beyond(&mut self, mut bytes: &[u8]) {
+        if self.tail.len() + bytes.len() <= SMALL {
+            return self.tail.extend_from_slice(bytes);
+        }
+        if self.tail.capacity() < CHUNK {
+            let small = std::mem::replace(&mut self.tail, chunks::take());
+            self.tail.extend_from_slice(&small);
+        }
+        while !bytes.is_empty() {
+            if self.tail.len() == self.tail.capacity() {
+                self.begin_chunk();
+            }
+            let (fits, rest) = bytes.split_at(bytes.len().min(self.tail.capacity() - self.tail.len()));
+            self.tail.extend_from_slice(fits);
+            bytes = rest;
+        }
+    }
+
+    #[inline(never)]
+    fn begin_chunk(&mut self) {
+        self.seal_tail();
+        self.tail = chunks::take();
     }
 
     /// Appends bytes that nobody else has, without copying if it is worth it.
     pub(crate) fn append(&mut self, bytes: Vec<u8>) {
-        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.share(bytes.into()) }
+        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.push(Piece::Own(bytes)) }
     }
 
     /// Appends without copying, if it is worth it.
     pub(crate) fn share(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARE_FROM {
-            return self.copy(&bytes);
-        }
-        self.seal_tail();
-        self.shared_len += bytes.len();
-        self.shared.push_back(bytes);
+        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.push(Piece::Shared(bytes)) }
     }
 
-    /// Turns the tail into a shared piece, so that another can follow it.
+    /// As [`Output::share`], of what somebody keeps.
+    pub(crate) fn share_or_copy(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
+        let slice = bytes.as_ref();
+        if slice.len() < SHARE_FROM { self.copy(slice) } else { self.push(Piece::Shared(Bytes::from_owner(bytes))) }
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.seal_tail();
+        self.pieces_len += piece.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// Turns the tail into a piece, so that another can follow it.
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
             let tail = std::mem::take(&mut self.tail);
-            self.shared_len += tail.len();
-            self.shared.push_back(Bytes::from(tail));
+            self.pieces_len += tail.len();
+            self.pieces.push_back(Piece::Own(tail));
         }
     }
 
@@ -114,7 +176,7 @@ impl Output {
             return Ok(Flushed::All);
         }
         let written =
-            if self.shared.is_empty() { socket.try_write(&self.tail[self.sent..]) } else { self.write_pieces(socket) };
+            if self.pieces.is_empty() { socket.try_write(&self.tail[self.sent..]) } else { self.write_pieces(socket) };
         match written {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(count) => {
@@ -127,28 +189,37 @@ impl Output {
     }
 
     fn write_pieces(&self, socket: &Socket) -> io::Result<usize> {
-        let mut pieces = [IoSlice::new(&[]); PIECES];
-        let mut used = 0;
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let used = self.slices(&mut slices);
+        socket.try_write_vectored(&slices[..used])
+    }
+
+    /// What comes next, as much as there are slices for; says how many that takes.
+    fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut skip = self.sent;
-        for piece in self.shared.iter().map(|b| &b[..]).chain([&self.tail[..]]).take(PIECES) {
-            pieces[used] = IoSlice::new(&piece[skip..]);
+        let pieces = self.pieces.iter().map(Deref::deref).chain([&self.tail[..]]);
+        let mut used = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(&piece[skip..]);
             skip = 0;
             used += 1;
         }
-        socket.try_write_vectored(&pieces[..used])
+        used
     }
 
     fn advance(&mut self, mut count: usize) {
-        while let Some(front) = self.shared.front() {
+        while let Some(front) = self.pieces.front() {
             let left = front.len() - self.sent;
             if count < left {
                 self.sent += count;
                 return;
             }
             count -= left;
-            self.shared_len -= front.len();
+            self.pieces_len -= front.len();
             self.sent = 0;
-            self.shared.pop_front();
+            if let Some(Piece::Own(bytes)) = self.pieces.pop_front() {
+                chunks::give_back(bytes);
+            }
         }
         self.sent += count;
         if self.sent == self.tail.len() {
@@ -159,17 +230,76 @@ impl Output {
     /// Gives an empty buffer's memory back: an idle connection owns none worth speaking of.
     pub(crate) fn shrink(&mut self) {
         if self.is_empty() {
-            self.tail = Vec::new();
+            chunks::give_back(std::mem::take(&mut self.tail));
         }
     }
 
     /// Empties the tail, keeping its allocation for the next batch.
     fn release(&mut self) {
         self.sent = 0;
-        if self.tail.capacity() > KEEP_CAPACITY {
+        if self.tail.capacity() > CHUNK {
             self.tail = Vec::new();
         } else {
             self.tail.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Copy(usize),
+        Encode(usize),
+        Append(usize),
+        Share(usize),
+        Keep(usize),
+        /// The socket takes this part of what it is shown.
+        Send(f64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // Around every length at which something changes.
+        let len = || prop_oneof![0..100usize, SMALL - 50..SMALL + 50, SHARE_FROM - 9..CHUNK + 9, 0..3 * CHUNK];
+        prop_oneof![
+            len().prop_map(Step::Copy),
+            (0..SHARE_FROM).prop_map(Step::Encode),
+            len().prop_map(Step::Append),
+            len().prop_map(Step::Share),
+            len().prop_map(Step::Keep),
+            (0.0..=1.0).prop_map(Step::Send),
+            Just(Step::Send(1.0)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out_whole_and_in_order(steps in prop::collection::vec(step(), 1..60)) {
+            let (mut output, mut expected) = (Output::default(), VecDeque::new());
+            let mut numbers = (0..u64::MAX).flat_map(|number| (number * 0x9E37_79B9).to_le_bytes());
+            for step in steps {
+                let mut bytes = |len| numbers.by_ref().take(len).inspect(|byte| expected.push_back(*byte)).collect::<Vec<_>>();
+                match step {
+                    Step::Copy(len) => output.copy(&bytes(len)),
+                    Step::Encode(len) => output.tail().extend_from_slice(&bytes(len)),
+                    Step::Append(len) => output.append(bytes(len)),
+                    Step::Share(len) => output.share(bytes(len).into()),
+                    Step::Keep(len) => output.share_or_copy(bytes(len)),
+                    Step::Send(part) => {
+                        let mut slices = [IoSlice::new(&[]); PIECES];
+                        let used = output.slices(&mut slices);
+                        let shown: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.iter().copied()).collect();
+                        let sent = (shown.len() as f64 * part) as usize;
+                        prop_assert!(expected.drain(..sent).eq(shown[..sent].iter().copied()));
+                        output.advance(sent);
+                    }
+                }
+                prop_assert_eq!(output.len(), expected.len());
+                prop_assert!(output.tail.capacity() <= 2 * CHUNK, "{}", output.tail.capacity());
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::lanes::pinned::Pool;
 use crate::metrics::{Route, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::{Socket, Stream};
+use crate::output::chunks;
 use crate::session::Session;
 use crate::session::registry::Client;
 use crate::shared::{Fetched, Message, Shared};
@@ -237,6 +238,7 @@ impl Worker {
             session.check(now);
         }
         self.pinned.check(now);
+        chunks::trim();
         give_memory_back();
     }
 

@@ -391,7 +391,7 @@ impl Replies {
                 }
                 State::Cached(reply) => {
                     self.held -= reply.len();
-                    output.copy(&reply);
+                    output.share_or_copy(reply);
                 }
             }
             self.advance();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use nearside_nearcache::Time;
+use nearside_nearcache::{CachedReply, Time};
 use nearside_resp::{Limits, Protocol, ProtocolError};
 
 use super::Ending;
@@ -291,6 +291,18 @@ impl State {
             let mut reply = Vec::new();
             encode(&mut reply, self.protocol);
             self.replies.queue(reply);
+        }
+    }
+
+    /// As [`State::answer`], with these bytes; they are not copied if they are many.
+    pub(crate) fn answer_cached(&mut self, reply: CachedReply) {
+        if self.reply_mode.is_silent() {
+            return;
+        }
+        if self.replies.is_empty() {
+            self.output.share_or_copy(reply);
+        } else {
+            self.replies.queue_cached(reply);
         }
     }
 

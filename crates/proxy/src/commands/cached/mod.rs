@@ -86,10 +86,10 @@ fn hit(state: &mut State, scope: Scope<'_>, reply: &ReplyRef<'_>) -> Option<Cach
 /// Answers with a reply of the near-cache, behind those that are owed.
 fn answer(state: &mut State, scope: Scope<'_>, reply: CachedReply) -> Flow {
     let is_same = state.protocol == Protocol::Resp3 || CachedRead::of(scope.command).is_same(&reply);
-    if state.replies.is_empty() || !is_same {
+    if is_same {
+        state.answer_cached(reply);
+    } else {
         state.answer(|out, protocol| query::append(out, protocol, scope.command, scope.arguments, &reply));
-    } else if !state.reply_mode.is_silent() {
-        state.replies.queue_cached(reply);
     }
     Flow::Done
 }
