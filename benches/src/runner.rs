@@ -75,6 +75,8 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
     for round in 0..settings.rounds.min(scene.scenario().most_rounds) {
         for index in 0..group.len() {
             let rate = rate(&group[index], &results[0], round as usize);
+            // Elsewhere than before: a cache would have all that was asked for in the rounds before.
+            let begin = tapes[index].batches() * round as usize / settings.rounds as usize;
             for contestant in 0..results[index].contestants.len() {
                 settings.check_stopped()?;
                 if results[index].contestants[contestant].failure.is_some() {
@@ -83,7 +85,7 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
                 let name = &results[index].contestants[contestant].contestant;
                 tell(&format!("{}, {}: round {}, {name}", scene.scenario().name, group[index].name, round + 1));
                 let turn = match &rate {
-                    Ok(rate) => scene.turn(contestant, &group[index], &tapes[index], *rate, settings),
+                    Ok(rate) => scene.turn(contestant, &group[index], &tapes[index], begin, *rate, settings),
                     Err(error) => Err(anyhow::anyhow!("{error}")),
                 };
                 settings.check_stopped()?;

@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
     /// Rounds in which each contestant has its turn
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Milliseconds of each turn
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u64).range(10..))]

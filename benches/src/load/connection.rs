@@ -65,6 +65,11 @@ impl Connection {
         Ok(Self { index, stream, next: first, unsent: 0..0, owed: 0..0, asked: VecDeque::new(), age: 0 })
     }
 
+    /// Asks for what is so many batches further on, before it has asked for anything.
+    pub(crate) fn skip(&mut self, batches: usize, tape: &Tape) {
+        self.next = (self.next + batches) % tape.batches();
+    }
+
     /// Edge-triggered, so both interests are registered once and for all.
     pub(crate) fn register(&mut self, registry: &Registry) -> io::Result<()> {
         registry.register(&mut self.stream, Token(self.index), Interest::READABLE | Interest::WRITABLE)

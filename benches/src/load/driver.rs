@@ -94,6 +94,15 @@ impl Load {
         })
     }
 
+    /// Every connection begins so many batches further on.
+    #[must_use]
+    pub fn further_on(mut self, batches: usize) -> Self {
+        for connection in &mut self.connections {
+            connection.skip(batches, &self.tape);
+        }
+        self
+    }
+
     /// In a closed loop, each connection is closed after so many pipelines, and another one opened: the first pipeline
     /// of each counts from when it began to connect. RESP2 only, as there is no greeting.
     #[must_use]

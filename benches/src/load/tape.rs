@@ -7,15 +7,15 @@
 
 use std::ops::Range;
 
-use crate::load::keys::{Draw, KeyDraw};
+use crate::load::keys::{Draw, KeyDraw, Spread};
 use crate::load::workload::{Ask, Protocol, Workload};
 
 /// How many requests a tape holds at least, unless values are large. Enough that a run does not replay one short pattern.
 const TAPE_REQUESTS: usize = 1 << 16;
 
-/// How often a tape asks for each key, where it asks for different things: as it is repeated, a key that it happens to read
-/// and never to write would never be written.
-const MIXED_REQUESTS_PER_KEY: usize = 32;
+/// How often a tape asks for each key, unless it does so evenly and in one way. As it is repeated, a key that it happens to
+/// read and never to write would never be written; and of keys that are asked for rarely, only few would ever be.
+const REQUESTS_PER_KEY: usize = 32;
 
 /// What requests and replies of a tape may take together: large values make it shorter.
 const TAPE_BYTES: usize = 256 << 20;
@@ -61,7 +61,8 @@ impl Tape {
         let mut tape = Self { requests: Vec::new(), replies: Vec::new(), batches: Vec::new(), batch_len };
         let mut writer = Writer::new(workload);
         // Of as many commands as keys, so that few come again before most have come once.
-        let per_key = if workload.mix.single().is_some() { 1 } else { MIXED_REQUESTS_PER_KEY };
+        let is_even = workload.mix.single().is_some() && workload.spread == Spread::Uniform;
+        let per_key = if is_even { 1 } else { REQUESTS_PER_KEY };
         let wanted = (workload.keys as usize * per_key).max(TAPE_REQUESTS);
         let mut asked = 0;
         while tape.batches.is_empty() || (asked < wanted && tape.requests.len() + tape.replies.len() < TAPE_BYTES) {
@@ -208,7 +209,6 @@ fn value(number: u32, len: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::keys::Spread;
 
     fn workload(mix: &str) -> Workload {
         let mix = mix.parse().expect("a mix");

@@ -28,18 +28,19 @@ const SETTLE: Duration = Duration::from_millis(2500);
 const WARM_UP: u32 = 4;
 
 impl Scene {
-    /// The turn of contestant number `index`; with the latencies of a load.
+    /// The turn of contestant number `index`, from batch `begin` of the tape on; with the latencies of a load.
     pub(super) fn turn(
         &mut self,
         index: usize,
         point: &Point,
         tape: &Arc<Tape>,
+        begin: usize,
         rate: Option<f64>,
         settings: &Settings,
     ) -> anyhow::Result<(Turn, Option<Histogram<u64>>)> {
         let measure = self.scenario().measure;
         if measure == Measure::Load {
-            let (turn, latency) = self.load(&self.seats[index], point, tape, rate, settings)?;
+            let (turn, latency) = self.load(&self.seats[index], point, tape, begin, rate, settings)?;
             return Ok((turn, Some(latency)));
         }
         let contestant = self.seats[index].contestant;
@@ -57,6 +58,7 @@ impl Scene {
         seat: &Seat,
         point: &Point,
         tape: &Arc<Tape>,
+        begin: usize,
         rate: Option<f64>,
         settings: &Settings,
     ) -> anyhow::Result<(Turn, Histogram<u64>)> {
@@ -70,7 +72,7 @@ impl Scene {
                 Some(idle)
             }
         };
-        let mut load = Load::connect(address, point.connections, Protocol::Resp2, tape)?;
+        let mut load = Load::connect(address, point.connections, Protocol::Resp2, tape)?.further_on(begin);
         if let Some(lifetime) = point.lifetime {
             load = load.with_lifetime(lifetime);
         }
