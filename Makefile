@@ -6,6 +6,8 @@ ADMIN ?= 127.0.0.1:6390
 TARGET ?= request_decode
 SECONDS ?= 60
 SCENARIO ?=
+LOAD ?=
+CACHE ?= 256MiB
 SEED ?= 1
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -20,7 +22,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test test-rust test-matrix test-clients test-clients-python test-clients-go test-clients-node \
-	test-clients-java test-clients-rust compatibility interleavings model torture mutations lint bench bench-quick bench-micro fuzz clean
+	test-clients-java test-clients-rust compatibility interleavings model torture mutations lint bench bench-quick bench-micro profile fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,6 +112,10 @@ bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one ser
 	@.ci/need cargo cc redis-server
 	cargo build --release -p nearside -p nearside-benches
 	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
+
+profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mix get=50,set=50' CACHE=256MiB
+	@.ci/need cargo cc redis-server python
+	CACHE=$(CACHE) benches/profile $(LOAD)
 
 bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, slot, lookup, scan and encode
 	@.ci/need cargo cc valgrind
