@@ -17,6 +17,9 @@ const READ_AT_LEAST: usize = 16 * 1024;
 /// The most memory asked for ahead of the bytes: a length that is only announced costs nobody anything.
 const READ_AT_MOST: usize = 4 << 20;
 
+/// A request is shared with who sends it on if the memory that keeps alive is at most so many times its length.
+const SHARED_PART: usize = 3;
+
 /// What is next in the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -143,7 +146,8 @@ impl Input {
     pub(super) fn lend(&mut self, length: usize) -> Lent {
         let mut buffer = std::mem::take(&mut self.buffer);
         let start = std::mem::take(&mut self.start);
-        if length < SHARE_FROM {
+        // In an allocation of much else it would keep that, and to take it out would be to copy the rest, for each one anew.
+        if length < SHARE_FROM || buffer.capacity() > SHARED_PART * length {
             return Lent::Piece { buffer, start, length };
         }
         let rest = buffer.split_off(start + length);
@@ -183,5 +187,35 @@ impl Input {
             self.buffer.reserve(missing.clamp(READ_AT_LEAST, READ_AT_MOST));
         }
         socket.poll_read_spare(cx, &mut self.buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(bytes: usize) -> Input {
+        Input { buffer: vec![1; bytes], ..Input::default() }
+    }
+
+    #[test]
+    fn a_large_request_is_shared_and_what_came_after_it_stays() {
+        let mut input = kept(SHARE_FROM * 2);
+        let lent = input.lend(SHARE_FROM);
+        assert!(matches!(&lent, Lent::Whole { frame, rest } if frame.len() == SHARE_FROM && rest.len() == SHARE_FROM));
+        input.give_back(lent, SHARE_FROM);
+        assert_eq!((input.buffer.len(), input.start), (SHARE_FROM, 0));
+    }
+
+    #[test]
+    fn large_requests_of_a_long_pipeline_are_run_where_they_are() {
+        let mut input = kept(SHARE_FROM * 100);
+        let address = input.buffer.as_ptr();
+        for _ in 0..90 {
+            let lent = input.lend(SHARE_FROM);
+            assert!(matches!(lent, Lent::Piece { .. }), "to share it would be to copy all the others");
+            input.give_back(lent, SHARE_FROM);
+        }
+        assert_eq!((input.buffer.as_ptr(), input.start), (address, SHARE_FROM * 90));
     }
 }
