@@ -19,9 +19,13 @@ struct Late {
 
 impl Late {
     fn start(args: &[&str]) -> Self {
+        Self::with(&[ARGS, args].concat())
+    }
+
+    fn with(args: &[&str]) -> Self {
         let redis = RedisServer::start();
         let relay = Relay::to(&redis.address());
-        let nearside = Nearside::upstream(relay.address(), &[ARGS, args].concat());
+        let nearside = Nearside::upstream(relay.address(), args);
         Late { nearside, relay, redis }
     }
 
@@ -125,18 +129,14 @@ fn no_reply_waits_for_longer_than_what_could_be_served_is_fresh() {
     if calibrating("cache") {
         return;
     }
-    let redis = RedisServer::start();
-    let relay = Relay::to(&redis.address());
-    // Longer than a client here waits for a reply: nothing else ends the fence.
-    let never = ["--upstream-timeout", "60s"];
-    let args = [&["--max-staleness", "300ms", "--script-fence", "yes"], &never[..]].concat();
-    let nearside = Nearside::upstream(relay.address(), &args);
-    let mut client = nearside.client();
+    // An upstream timeout longer than a client here waits for a reply: nothing else ends the fence.
+    let late = Late::with(&["--max-staleness", "300ms", "--script-fence", "yes", "--upstream-timeout", "60s"]);
+    let mut client = late.nearside.client();
     assert_eq!(client.call("SET k old"), "+OK\r\n");
-    nearside.warm(&mut client, "k");
-    relay.delay_tracked(Duration::from_secs(60));
+    late.nearside.warm(&mut client, "k");
+    late.relay.delay_tracked(Duration::from_secs(60));
     assert_eq!(client.command(&["EVAL", SET_UNDECLARED, "0", "k", "new"]), "+OK\r\n");
-    assert_eq!(nearside.metrics().total("nearside_fences_total"), 1.0);
+    assert_eq!(late.nearside.metrics().total("nearside_fences_total"), 1.0);
 }
 
 #[test]

@@ -33,11 +33,6 @@ impl Lag {
         }
     }
 
-    /// Puts both together.
-    pub fn absorb(&mut self, other: &Self) {
-        other.0.iter().for_each(|(limit, count)| *self.0.entry(*limit).or_default() += count);
-    }
-
     /// A time within which this share of them came; none if there were none, or it is longer than is counted.
     #[must_use]
     pub fn within(&self, share: f64) -> Option<Duration> {
