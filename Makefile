@@ -6,6 +6,7 @@ ADMIN ?= 127.0.0.1:6390
 TARGET ?= request_decode
 SECONDS ?= 60
 SCENARIO ?=
+BEFORE ?=
 LOAD ?=
 CACHE ?= 256MiB
 SEED ?= 1
@@ -102,11 +103,11 @@ lint: ## formatting and clippy, no warning allowed
 	cargo clippy --locked --all-targets -p nearside-nearcache-model -- -D warnings
 	cargo clippy --locked --all-targets -p nearside-resp-fuzz -- -D warnings
 
-bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in half an hour; SCENARIO=name prints one
+bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in half an hour; SCENARIO=name prints one; with BEFORE=program, SCENARIO=change compares two builds
 	@.ci/need cargo cc redis-server
 	@benches/contestants/prepare
 	cargo build --release -p nearside -p nearside-benches
-	$(TARGET_DIR)/release/nearside-bench $(or $(SCENARIO),--write docs)
+	$(TARGET_DIR)/release/nearside-bench $(or $(SCENARIO),--write docs) $(if $(BEFORE),--before $(BEFORE))
 
 bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one server and a cluster; a minute or two on two quiet cores
 	@.ci/need cargo cc redis-server

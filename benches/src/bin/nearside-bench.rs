@@ -41,6 +41,9 @@ struct Arguments {
     /// The nearside to measure [default: the one built beside this program]
     #[arg(long, value_name = "PATH")]
     nearside: Option<PathBuf>,
+    /// Another nearside, from before a change: what the scenario `change` compares with
+    #[arg(long, value_name = "PATH")]
+    before: Option<PathBuf>,
     /// The redis-server to measure and to put behind the others
     #[arg(long, value_name = "PATH", default_value = "redis-server")]
     redis_server: PathBuf,
@@ -61,7 +64,12 @@ fn main() -> anyhow::Result<()> {
     cpu::pin_to(cores.load).with_context(|| format!("pinning the load to core {}", cores.load))?;
     let contestants = std::path::absolute(&arguments.contestants)?;
     let settings = Settings {
-        programs: Programs::find(arguments.nearside.as_deref(), &arguments.redis_server, &contestants)?,
+        programs: Programs::find(
+            arguments.nearside.as_deref(),
+            arguments.before.as_deref(),
+            &arguments.redis_server,
+            &contestants,
+        )?,
         cores,
         rounds: arguments.rounds,
         turn: Duration::from_millis(arguments.turn_ms),

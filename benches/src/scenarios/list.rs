@@ -12,6 +12,8 @@ const REDIS: Contestant = before(Kind::Redis, Upstream::One);
 const HIT: Contestant = before(Kind::Hit, Upstream::One);
 const CROWDED: Contestant = before(Kind::Crowded, Upstream::One);
 const FORWARD: Contestant = before(Kind::Forward, Upstream::One);
+const HIT_BEFORE: Contestant = before(Kind::HitBefore, Upstream::One);
+const FORWARD_BEFORE: Contestant = before(Kind::ForwardBefore, Upstream::One);
 const TWEMPROXY: Contestant = before(Kind::Twemproxy, Upstream::One);
 const ENVOY: Contestant = before(Kind::Envoy, Upstream::One);
 const GO: Contestant = before(Kind::Go, Upstream::One);
@@ -72,6 +74,36 @@ pub const ALL: &[Scenario] = &[
             Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
         ],
         figures: &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, ResidentMb, LoadBusy],
+        in_full: false,
+        ..USUAL
+    },
+    Scenario {
+        name: "change",
+        title: "Before and after a change",
+        about: "What a change costs: this Nearside beside another one. Where the cache is on, GETs are hits.",
+        contestants: &[HIT_BEFORE, HIT],
+        points: &[
+            Point { name: "GET, depth 1", ..GETS },
+            Point { name: "GET, depth 16", depth: 16, ..GETS },
+            Point { name: "GET, depth 64", depth: 64, ..GETS },
+            Point { name: "SET, depth 1", mix: "set", ..GETS },
+            Point { name: "SET, depth 16", mix: "set", depth: 16, ..GETS },
+            Point { name: "SET, depth 64", mix: "set", depth: 64, ..GETS },
+            Point { name: "half writes, depth 16", mix: "get=50,set=50", depth: 16, ..GETS },
+        ],
+        in_full: false,
+        ..USUAL
+    },
+    Scenario {
+        name: "change-forward",
+        title: "Before and after a change, cache off",
+        about: "The same without the cache.",
+        contestants: &[FORWARD_BEFORE, FORWARD],
+        points: &[
+            Point { name: "GET, depth 1", ..GETS },
+            Point { name: "GET, depth 16", depth: 16, ..GETS },
+            Point { name: "GET, depth 64", depth: 64, ..GETS },
+        ],
         in_full: false,
         ..USUAL
     },

@@ -20,6 +20,10 @@ pub enum Kind {
     Hit,
     /// The same with many rules, databases and users.
     Crowded,
+    /// Nearside as it was before a change, with its cache.
+    HitBefore,
+    /// The same with its cache off.
+    ForwardBefore,
     /// Nearside with its cache off.
     Forward,
     /// twemproxy, also called nutcracker.
@@ -65,6 +69,8 @@ pub struct Addresses {
 #[derive(Debug)]
 pub struct Programs {
     nearside: PathBuf,
+    /// Another one, from before a change.
+    before: Option<PathBuf>,
     redis_server: PathBuf,
     /// What `benches/contestants/prepare` has fetched and built.
     prepared: PathBuf,
@@ -77,7 +83,9 @@ impl Kind {
             Self::Redis => "Redis direct",
             Self::Hit => "Nearside, cache on",
             Self::Crowded => "Nearside, many rules, databases and users",
+            Self::HitBefore => "before, cache on",
             Self::Forward => "Nearside, cache off",
+            Self::ForwardBefore => "before, cache off",
             Self::Twemproxy => "twemproxy",
             Self::Envoy => "Envoy",
             Self::Go => "Go service",
@@ -87,7 +95,7 @@ impl Kind {
 
     /// Whether it keeps what it has read.
     pub fn caches(self) -> bool {
-        matches!(self, Self::Hit | Self::Crowded | Self::Go | Self::Python)
+        matches!(self, Self::Hit | Self::HitBefore | Self::Crowded | Self::Go | Self::Python)
     }
 }
 
@@ -102,8 +110,13 @@ impl Contestant {
 }
 
 impl Programs {
-    /// `nearside`: the one that was named, or else the one built beside this program.
-    pub fn find(nearside: Option<&Path>, redis_server: &Path, prepared: &Path) -> anyhow::Result<Self> {
+    /// `nearside`: the one that was named, or else the one built beside this program. `before`: the one to compare it with.
+    pub fn find(
+        nearside: Option<&Path>,
+        before: Option<&Path>,
+        redis_server: &Path,
+        prepared: &Path,
+    ) -> anyhow::Result<Self> {
         let nearside = match nearside {
             Some(path) => path.to_owned(),
             None => env::current_exe()?.with_file_name("nearside"),
@@ -113,7 +126,11 @@ impl Programs {
             "{} is not there: build it with `cargo build --release -p nearside`",
             nearside.display()
         );
-        Ok(Self { nearside, redis_server: redis_server.to_owned(), prepared: prepared.to_owned() })
+        if let Some(path) = before {
+            anyhow::ensure!(path.exists(), "{} is not there", path.display());
+        }
+        let before = before.map(Path::to_owned);
+        Ok(Self { nearside, before, redis_server: redis_server.to_owned(), prepared: prepared.to_owned() })
     }
 
     /// The redis-server that stands behind the others.
@@ -134,6 +151,9 @@ impl Programs {
         match kind {
             Kind::Redis => Ok(self.redis_server.clone()),
             Kind::Hit | Kind::Crowded | Kind::Forward => Ok(self.nearside.clone()),
+            Kind::HitBefore | Kind::ForwardBefore => {
+                self.before.clone().ok_or_else(|| "absent: --before names none".to_owned())
+            }
             Kind::Twemproxy => in_path("nutcracker").ok_or_else(|| "absent: nutcracker is not installed".to_owned()),
             Kind::Envoy => prepared("envoy/bin/envoy"),
             Kind::Go => prepared("go-service"),
@@ -183,14 +203,14 @@ impl Programs {
         let program = self.of(kind)?;
         Ok(Server::start(&program, core, |place, command| match kind {
             Kind::Redis => redis(place, command),
-            Kind::Hit => nearside(place, command, upstream, cache),
+            Kind::Hit | Kind::HitBefore => nearside(place, command, upstream, cache),
             Kind::Crowded => {
                 let settings = place.folder.join("nearside.toml");
                 crowd::write_rules(&settings)?;
                 command.arg("--config").arg(settings);
                 nearside(place, command, upstream, cache)
             }
-            Kind::Forward => nearside(place, command, upstream, "off"),
+            Kind::Forward | Kind::ForwardBefore => nearside(place, command, upstream, "off"),
             Kind::Twemproxy => twemproxy(place, command, upstream),
             Kind::Envoy => envoy(place, command, upstream),
             Kind::Go => reference_service(place, command, upstream),
