@@ -20,12 +20,12 @@ const BUCKET: usize = 4;
 const PASS_BY_FROM: u8 = 3;
 /// From here on it does not grow: some thousand reads pass by.
 const MOST_USELESS: u8 = 12;
-/// Where most replies are dropped unserved, a key begins here: 32 reads pass by.
-const USELESS_AMONG_SUCH: u8 = 6;
+/// Where most replies are dropped unserved, a key begins here: 128 reads pass by.
+const USELESS_AMONG_SUCH: u8 = 8;
 /// Drops that count for what most are: of the last ones, the older the less.
-const DROPS: u16 = 256;
-/// So few say nothing.
-const FEW_DROPS: u16 = 32;
+const DROPS: u16 = 1024;
+/// So few say nothing: where three of ten are useless, four of ten of a few dozen easily are.
+const FEW_DROPS: u16 = 256;
 
 /// Why replies were dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,7 +240,7 @@ mod tests {
             history.note(key(number), Change::Written, number % 5 > 2, NOW);
         }
         history.note(key(1000), Change::Written, false, NOW);
-        assert_eq!(passed_by(&mut history, key(1000)), 32);
+        assert_eq!(passed_by(&mut history, key(1000)), 128);
         for number in 1..=u64::from(DROPS) {
             history.note(key(number), Change::Written, number % 5 > 0, NOW);
         }
