@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use nearside_nearcache::CachedReply;
 
 use self::chunks::CHUNK;
 use crate::net::socket::Socket;
@@ -37,11 +38,31 @@ pub(crate) struct Output {
     pieces_len: usize,
 }
 
+/// Bytes that leave from where they are.
 #[derive(Debug)]
-enum Piece {
-    /// Copied together.
+pub(crate) enum Piece {
+    /// Nobody else has them.
     Own(Vec<u8>),
+    /// Others may have them too.
     Shared(Bytes),
+}
+
+impl From<Vec<u8>> for Piece {
+    fn from(bytes: Vec<u8>) -> Self {
+        Piece::Own(bytes)
+    }
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Piece::Shared(bytes)
+    }
+}
+
+impl From<CachedReply> for Piece {
+    fn from(reply: CachedReply) -> Self {
+        Piece::Shared(Bytes::from_owner(reply))
+    }
 }
 
 impl Deref for Piece {
@@ -112,20 +133,10 @@ impl Output {
         self.tail = chunks::take();
     }
 
-    /// Appends bytes that nobody else has, without copying if it is worth it.
-    pub(crate) fn append(&mut self, bytes: Vec<u8>) {
-        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.push(Piece::Own(bytes)) }
-    }
-
     /// Appends without copying, if it is worth it.
-    pub(crate) fn share(&mut self, bytes: Bytes) {
-        if bytes.len() < SHARE_FROM { self.copy(&bytes) } else { self.push(Piece::Shared(bytes)) }
-    }
-
-    /// As [`Output::share`], of what somebody keeps.
-    pub(crate) fn share_or_copy(&mut self, bytes: impl AsRef<[u8]> + Send + 'static) {
+    pub(crate) fn append(&mut self, bytes: impl AsRef<[u8]> + Into<Piece>) {
         let slice = bytes.as_ref();
-        if slice.len() < SHARE_FROM { self.copy(slice) } else { self.push(Piece::Shared(Bytes::from_owner(bytes))) }
+        if slice.len() < SHARE_FROM { self.copy(slice) } else { self.push(bytes.into()) }
     }
 
     fn push(&mut self, piece: Piece) {
@@ -257,7 +268,6 @@ mod tests {
         Encode(usize),
         Append(usize),
         Share(usize),
-        Keep(usize),
         /// The socket takes this part of what it is shown.
         Send(f64),
     }
@@ -270,7 +280,6 @@ mod tests {
             len().prop_map(Step::Encode),
             len().prop_map(Step::Append),
             len().prop_map(Step::Share),
-            len().prop_map(Step::Keep),
             (0.0..=1.0).prop_map(Step::Send),
             Just(Step::Send(1.0)),
         ]
@@ -287,8 +296,7 @@ mod tests {
                     Step::Copy(len) => output.copy(&bytes(len)),
                     Step::Encode(len) => output.tail().extend_from_slice(&bytes(len)),
                     Step::Append(len) => output.append(bytes(len)),
-                    Step::Share(len) => output.share(bytes(len).into()),
-                    Step::Keep(len) => output.share_or_copy(bytes(len)),
+                    Step::Share(len) => output.append(Bytes::from(bytes(len))),
                     Step::Send(part) => {
                         let mut slices = [IoSlice::new(&[]); PIECES];
                         let used = output.slices(&mut slices);

@@ -207,7 +207,7 @@ impl State {
         if let Some(sent) = &mut self.sent {
             sent.push_shared(frame.clone());
         }
-        self.output.share(frame);
+        self.output.append(frame);
     }
 
     /// The oldest command has been answered.

@@ -249,7 +249,7 @@ impl PinnedLane {
                 return true;
             }
         };
-        self.state.borrow_mut().output.share(frame.clone());
+        self.state.borrow_mut().output.append(frame.clone());
         let frame = may_move.then_some(frame);
         self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, is_guard: false });
         true
@@ -285,7 +285,7 @@ impl PinnedLane {
         let state = &mut *self.state.borrow_mut();
         let Moved { sequence, frame, keys, effect, since, blocks, redirections, .. } = moved;
         keys.iter().for_each(|key| state.written.push(key));
-        state.output.share(frame.clone());
+        state.output.append(frame.clone());
         state.awaiting.push_back(Awaiting {
             sequence: Some(sequence),
             effect,

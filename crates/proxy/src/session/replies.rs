@@ -387,11 +387,11 @@ impl Replies {
                 }
                 State::Shared(reply) => {
                     self.held -= reply.len();
-                    output.share(reply);
+                    output.append(reply);
                 }
                 State::Cached(reply) => {
                     self.held -= reply.len();
-                    output.share_or_copy(reply);
+                    output.append(reply);
                 }
             }
             self.advance();

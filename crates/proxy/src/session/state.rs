@@ -300,7 +300,7 @@ impl State {
             return;
         }
         if self.replies.is_empty() {
-            self.output.share_or_copy(reply);
+            self.output.append(reply);
         } else {
             self.replies.queue_cached(reply);
         }
