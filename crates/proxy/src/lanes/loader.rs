@@ -373,12 +373,8 @@ impl LoaderLane {
         if let Some(error) = self.state.borrow_mut().condemned.take() {
             return Poll::Ready(error);
         }
-        loop {
-            match self.poll_replies(cx, socket, scanner) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(error),
-                Poll::Pending => break,
-            }
+        if let Err(error) = link::poll_reads(cx, |cx| self.poll_replies(cx, socket, scanner)) {
+            return Poll::Ready(error);
         }
         while beats.poll_tick(cx).is_ready() {
             self.beat_if_needed();
@@ -397,7 +393,7 @@ impl LoaderLane {
         let count = ready!(link::poll_read(cx, socket, &mut buffer))?;
         let result = self.take_in(&buffer[..count], scanner);
         drop(buffer);
-        self.worker.flush_touched();
+        self.worker.flush_soon();
         Poll::Ready(result)
     }
 
