@@ -603,6 +603,22 @@ fn cluster_with_users() -> RedisCluster {
 }
 
 #[test]
+fn who_may_get_but_not_mget_hears_so_also_of_keys_that_are_cached() {
+    if calibrating("cache") {
+        return;
+    }
+    let (redis, nearside) = with_users(&[]);
+    assert_eq!(redis.client().call("ACL SETUSER getter on >getter-secret ~* +get +pttl +client"), "+OK\r\n");
+    let mut getter = nearside.client();
+    assert_eq!(getter.call("AUTH getter getter-secret"), "+OK\r\n");
+    nearside.warm(&mut getter, "a:1");
+    for line in ["MGET a:1", "MGET a:1 b:1"] {
+        let refused = getter.call(line);
+        assert!(refused.starts_with(b"-NOPERM"), "{line}: {refused:?}");
+    }
+}
+
+#[test]
 fn users_have_their_rights_on_all_nodes_of_a_cluster() {
     if calibrating("cluster") {
         return;

@@ -40,7 +40,9 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
     let keys = || call.request.args().skip(1);
     // What a session has written itself and was not told yet is read behind that, as GET is.
-    let is_for_cache = keys().len() <= MOST_KEYS
+    // A user of the upstream's ACL may have the right to GET and not to MGET: whose it is to say, the upstream.
+    let is_for_cache = state.user.is_own()
+        && keys().len() <= MOST_KEYS
         && command.arity_ok(call.request.len())
         && !worker.is_overloaded()
         && !keys().any(|key| state.order.write_pending(key));
