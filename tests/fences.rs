@@ -140,6 +140,28 @@ fn no_reply_waits_for_longer_than_what_could_be_served_is_fresh() {
 }
 
 #[test]
+fn in_a_cluster_a_script_that_was_sent_on_has_its_fence_where_it_was_carried_out() {
+    if calibrating("cache") {
+        return;
+    }
+    let cluster = RedisCluster::behind_relays(2, 0, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[ARGS, &["--script-fence", "yes"]].concat());
+    let (mut client, mut other) = (nearside.client(), nearside.client());
+    let undeclared = key_in_slot(16000, "undeclared");
+    for slot in 1..4 {
+        let declared = key_in_slot(slot, "declared");
+        cluster.gate(1).delay_tracked(Duration::ZERO);
+        assert_eq!(client.call(&format!("SET {undeclared} old")), "+OK\r\n");
+        nearside.warm(&mut other, &undeclared);
+        cluster.gate(1).delay_tracked(LATE);
+        cluster.move_slot(slot, 1);
+        let script = ["EVAL", SET_UNDECLARED, "1", declared.as_str(), &undeclared, "new"];
+        assert_eq!(client.command(&script), "+OK\r\n");
+        assert_eq!(other.call(&format!("GET {undeclared}")).bulk(), Some(&b"new"[..]), "slot {slot}");
+    }
+}
+
+#[test]
 fn in_a_cluster_the_node_of_the_slot_is_asked() {
     if calibrating("cache") {
         return;

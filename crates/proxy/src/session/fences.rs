@@ -54,7 +54,9 @@ pub(super) fn arrived(session: &Rc<Session>, state: &mut State, sequence: u64, r
     state.replies.hold(reply.len());
     let worker = session.worker();
     worker.metrics().fences.add(1);
-    worker.fence(Fence::new(worker.shared(), worker.index(), session.id(), sequence), &nodes(session, fenced.slot));
+    // One that was sent on has been carried out where the topology may not know yet that its slot is.
+    let slot = fenced.slot.filter(|_| !state.order.was_redirected(sequence));
+    worker.fence(Fence::new(worker.shared(), worker.index(), session.id(), sequence), &nodes(session, slot));
     let (waiting, limit) = (Rc::clone(session), worker.config().max_staleness);
     let timer = tokio::task::spawn_local(async move {
         tokio::time::sleep(limit).await;
@@ -64,8 +66,7 @@ pub(super) fn arrived(session: &Rc<Session>, state: &mut State, sequence: u64, r
     None
 }
 
-/// Where what the command has changed may have been fetched from. One that a node has sent on to where its slot is going has
-/// changed what the node no longer has, and has told us so.
+/// Where what a command of this slot has changed may have been fetched from.
 fn nodes(session: &Session, slot: Option<Slot>) -> Vec<Arc<Node>> {
     let topology = session.worker().shared().topology.load();
     match slot.filter(|_| topology.is_cluster()) {

@@ -103,6 +103,11 @@ impl Order {
         self.redirected.insert(sequence);
     }
 
+    /// Whether the command is not answered yet, and was sent on to another node at least once.
+    pub(crate) fn was_redirected(&self, sequence: u64) -> bool {
+        self.redirected.contains(&sequence)
+    }
+
     /// A command is on its way to another node: what is sent now might overtake it.
     #[inline]
     pub(crate) fn any_redirected(&self) -> bool {
