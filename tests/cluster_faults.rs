@@ -21,8 +21,18 @@ const CONTROL_WRITERS: u16 = 3;
 /// So many lost writes are a time in which the control, which writes one after the other, loses some as well.
 const LOST_BY_CHANCE: usize = 100;
 const MAX_STALENESS: Duration = Duration::from_millis(300);
-const ARGS: &[&str] =
-    &["--upstream-timeout", "1s", "--connect-timeout", "500ms", "--max-staleness", "300ms", "--workers", "2"];
+const ARGS: &[&str] = &[
+    "--upstream-timeout",
+    "1s",
+    "--connect-timeout",
+    "500ms",
+    "--max-staleness",
+    "300ms",
+    "--workers",
+    "2",
+    "--cache-churning",
+    "yes",
+];
 /// Appended to the file before a reply leaves, so that what was acknowledged survives a kill.
 const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "no"];
 
@@ -96,6 +106,30 @@ fn a_primary_that_stands_still_is_replaced_and_comes_back_as_a_replica() {
         cluster.resume(1);
     });
     assert!(cost.report.refused > 0, "the fault was felt");
+}
+
+#[test]
+fn who_waits_for_a_primary_that_stands_still_waits_no_longer_once_another_has_taken_over() {
+    if calibrating("way to outlive a node") {
+        return;
+    }
+    let mut cluster = with_replicas(&[]);
+    let replica = cluster.replicas(1)[0];
+    let key = key_in_slot(cluster.slots(1)[0], "waits");
+    let nearside = Nearside::ready_before_cluster(&cluster, &["--upstream-timeout", "1h"]);
+    let (mut client, mut pinned) = (nearside.client(), nearside.client());
+    assert_eq!(client.call(&format!("SET {key} 1")), "+OK\r\n");
+    assert_eq!(pinned.pipeline(&[&format!("WATCH {key}"), &format!("GET {key}")])[1], "$1\r\n1\r\n");
+    cluster.stop(1);
+    for client in [&mut client, &mut pinned] {
+        client.send(format!("SET {key} 2\r\n").as_bytes());
+    }
+    cluster.wait_until_promoted(replica);
+    for client in [&mut client, &mut pinned] {
+        let refused = client.reply();
+        assert!(refused.starts_with(b"-UPSTREAM lost the connection"), "{refused:?}");
+    }
+    assert_eq!(client.call(&format!("SET {key} 3")), "+OK\r\n");
 }
 
 #[test]

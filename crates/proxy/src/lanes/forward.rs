@@ -21,7 +21,7 @@ use nearside_nearcache::Time;
 use nearside_resp::Protocol;
 
 use self::sent::SentFrames;
-use super::link::{Link, LinkError};
+use super::link::{LEFT_BEHIND_AFTER, Link, LinkError};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::output::{Output, SHARE_FROM};
@@ -158,6 +158,8 @@ struct State {
     condemned: Option<LinkError>,
     /// Its place was given to another one.
     is_over: bool,
+    /// The topology had its node. One that was made because of a redirection may be ahead of the topology.
+    was_primary: bool,
 }
 
 impl State {
@@ -254,6 +256,7 @@ impl ForwardLane {
                 parked: Vec::new(),
                 condemned: None,
                 is_over: false,
+                was_primary: false,
             }),
             waker: Cell::new(None),
         });
@@ -321,8 +324,9 @@ impl ForwardLane {
         Ok(effect)
     }
 
-    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout; or if nothing is in flight, and
-    /// it has not been used for long, or leads to a server that another has taken the place of.
+    /// Ends the connection if it owes a reply and nothing has moved for the upstream timeout, or for a moment where another
+    /// node has taken over; or if nothing is in flight, and it has not been used for long, or leads to a server that another
+    /// has taken the place of.
     pub(crate) fn check(&self, now: Time) {
         let mut state = self.state.borrow_mut();
         let limit = self.worker.config().upstream_timeout;
@@ -332,8 +336,13 @@ impl ForwardLane {
         let is_up = state.link == Link::Up;
         let moved = state.server != self.node.server().epoch();
         let is_spent = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
-        if is_up && !state.awaiting.is_empty() && now >= state.progress + limit {
+        let owes = is_up && !state.awaiting.is_empty();
+        let is_primary = self.worker.topology().has(&self.node);
+        state.was_primary |= is_primary;
+        if owes && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
+        } else if owes && state.was_primary && !is_primary && now >= state.progress + LEFT_BEHIND_AFTER {
+            state.condemned = Some(LinkError::LeftBehind);
         } else if is_spent || (is_up || state.link == Link::Idle) && self.is_unwanted(&state, now) {
             state.condemned = Some(LinkError::Closed);
         } else {

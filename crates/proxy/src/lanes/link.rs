@@ -17,6 +17,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause: how long after the upstream's return traffic may still be refused.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// So long a node may show no life that owes replies and is no primary any more. The cluster goes on: those who wait for it
+/// should not have to wait for as long as the upstream timeout allows.
+pub(super) const LEFT_BEHIND_AFTER: Duration = Duration::from_millis(500);
+
 /// Whether a lane's upstream can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Link {
@@ -68,6 +72,9 @@ pub(crate) enum LinkError {
     /// No progress within the time allowed.
     #[error("no reply within {0:?}")]
     Silent(Duration),
+    /// No progress for a moment, and the cluster has another primary by now.
+    #[error("no reply, and it is no longer a primary")]
+    LeftBehind,
     /// Bytes that are not RESP, or a reply that nobody waits for.
     #[error("the upstream broke the protocol: {0}")]
     Protocol(String),

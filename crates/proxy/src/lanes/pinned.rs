@@ -24,7 +24,7 @@ use nearside_resp::{Protocol, ReplyScanner, encode};
 pub(crate) use self::pool::Pool;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::forward::{Frame, LaneKey};
-use super::link::{self, LinkError};
+use super::link::{self, LEFT_BEHIND_AFTER, LinkError};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -90,6 +90,8 @@ struct State {
     /// When the upstream last showed life, or the first command was queued.
     progress: Time,
     condemned: Option<LinkError>,
+    /// The topology had its node. One that was made because of a redirection may be ahead of the topology.
+    was_primary: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +158,7 @@ impl PinnedLane {
                 partial: Vec::new(),
                 progress: clock::now(),
                 condemned: None,
+                was_primary: false,
             }),
             waker: Cell::new(None),
         });
@@ -321,20 +324,21 @@ impl PinnedLane {
             return;
         }
         let owes = state.awaiting.front().is_some_and(|front| !front.blocks);
+        let is_primary = self.worker.topology().has(&self.node);
+        state.was_primary |= is_primary;
         if owes && now >= state.progress + limit {
             state.condemned = Some(LinkError::Silent(limit));
-        } else if !owes && (state.server != self.node.server().epoch() || self.is_left(&state, now)) {
+        } else if owes && state.was_primary && !is_primary && now >= state.progress + LEFT_BEHIND_AFTER {
+            state.condemned = Some(LinkError::LeftBehind);
+        } else if !owes
+            && (state.server != self.node.server().epoch() || !is_primary && now >= state.progress + UNWANTED_AFTER)
+        {
             state.condemned = Some(LinkError::Closed);
         } else {
             return;
         }
         drop(state);
         self.wake();
-    }
-
-    /// Its node is no part of the topology, and not because it is too new.
-    fn is_left(&self, state: &State, now: Time) -> bool {
-        now >= state.progress + UNWANTED_AFTER && !self.worker.topology().has(&self.node)
     }
 
     fn wake(&self) {
