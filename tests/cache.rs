@@ -405,7 +405,7 @@ fn a_cache_smaller_than_its_data_keeps_to_its_size_and_to_the_truth() {
 #[test]
 fn reads_beside_a_busy_writer_are_never_staler_than_promised() {
     for workers in ["1", "4"] {
-        let setup = Setup::new(&["--workers", workers, "--max-staleness", "100ms"]);
+        let setup = Setup::new(&["--workers", workers, "--max-staleness", "100ms", "--cache-churning", "yes"]);
         let freshness = Freshness::start(&setup.redis.address(), setup.nearside.address(), Duration::from_millis(100));
         std::thread::sleep(Duration::from_secs(2));
         assert!(freshness.reads() > 100, "{} reads", freshness.reads());
@@ -417,7 +417,7 @@ fn reads_beside_a_busy_writer_are_never_staler_than_promised() {
 #[test]
 fn no_read_misses_a_write_through_the_proxy_that_was_acknowledged_before_it() {
     for workers in ["1", "4"] {
-        let setup = Setup::new(&["--workers", workers]);
+        let setup = Setup::new(&["--workers", workers, "--cache-churning", "yes"]);
         let proxy = setup.nearside.address();
         let freshness = Freshness::start(proxy, proxy, Duration::ZERO);
         std::thread::sleep(Duration::from_secs(2));
@@ -435,7 +435,7 @@ fn a_fetch_that_a_write_overtakes_stores_nothing_old() {
     for workers in ["1", "4"] {
         let redis = RedisServer::start();
         let relay = Relay::to(&redis.address());
-        let nearside = Nearside::upstream(relay.address(), &["--workers", workers]);
+        let nearside = Nearside::upstream(relay.address(), &["--workers", workers, "--cache-churning", "yes"]);
         relay.delay_tracked(Duration::from_millis(15));
         let freshness = Freshness::start(nearside.address(), nearside.address(), Duration::ZERO);
         std::thread::sleep(Duration::from_secs(2));

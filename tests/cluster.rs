@@ -142,7 +142,10 @@ fn reads_beside_busy_writers_at_all_nodes_are_never_staler_than_promised() {
     }
     let cluster = shared();
     let staleness = Duration::from_millis(100);
-    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
+    let nearside = Nearside::ready_before_cluster(
+        &cluster,
+        &["--workers", "4", "--max-staleness", "100ms", "--cache-churning", "yes"],
+    );
     let beside = Freshness::start_on_cluster(&cluster, nearside.address(), staleness);
     let keys = spread_keys(6, "versioned-through-the-proxy");
     let through = ClusterClient::connect(std::slice::from_ref(nearside.address()));

@@ -185,6 +185,8 @@ fn reads_are_never_staler_than_promised_while_connections_stall_and_break() {
             workers,
             "--max-staleness",
             "150ms",
+            "--cache-churning",
+            "yes",
             "--upstream-timeout",
             "400ms",
             "--connect-timeout",

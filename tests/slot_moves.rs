@@ -225,6 +225,33 @@ fn a_cached_key_that_moves_and_changes_is_not_served_for_longer_than_promised() 
 }
 
 #[test]
+fn a_node_that_does_not_tell_its_slots_vouches_for_nothing() {
+    if calibrating("cache") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    for node in 0..2 {
+        assert_eq!(cluster.node(node).client().call("ACL SETUSER proxy on >secret ~* &* +@all"), "+OK\r\n");
+    }
+    let node = &cluster.addresses()[0];
+    let nearside = Nearside::with_url(&format!("redis-cluster://proxy:secret@{node}"), &["--max-staleness", "400ms"]);
+    nearside.wait_until_ready();
+    let mut client = nearside.client();
+    let key = key_in_slot(300, "vouched-for");
+    nearside.warm(&mut client, &key);
+    // All else works as before, heartbeats too.
+    for node in 0..2 {
+        assert_eq!(cluster.node(node).client().call("ACL SETUSER proxy -cluster"), "+OK\r\n");
+    }
+    let verdict = |client: &mut Client| client.call(&format!("NEARSIDE EXPLAIN {key}")).text();
+    eventually("its lease has lapsed", SOON, || verdict(&mut client).contains("its lease has lapsed").then_some(()));
+    for node in 0..2 {
+        assert_eq!(cluster.node(node).client().call("ACL SETUSER proxy +cluster"), "+OK\r\n");
+    }
+    nearside.warm(&mut client, &key);
+}
+
+#[test]
 fn a_slot_that_is_taken_over_with_its_keys_takes_with_it_what_was_cached() {
     if calibrating("cache") {
         return;
@@ -260,7 +287,10 @@ fn reads_are_never_staler_than_promised_while_slots_move() {
         return;
     }
     let cluster = RedisCluster::start(2);
-    let nearside = Nearside::ready_before_cluster(&cluster, &["--workers", "4", "--max-staleness", "100ms"]);
+    let nearside = Nearside::ready_before_cluster(
+        &cluster,
+        &["--workers", "4", "--max-staleness", "100ms", "--cache-churning", "yes"],
+    );
     let beside = spread_keys(4, "beside");
     let through = spread_keys(4, "through");
     let slots = beside.iter().map(|key| key_slot(key.as_bytes())).collect::<Vec<_>>();

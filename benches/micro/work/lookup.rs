@@ -46,6 +46,7 @@ fn filled(value_len: usize) -> (Arc<NearCache>, LeaseOwner) {
         workers: 1,
         max_fills: 1000,
         max_waiters: 1000,
+        fetch_churning: false,
     };
     let cache = NearCache::new(settings).expect("an item of 1 MiB fits");
     let owner = cache.open_lease(0);

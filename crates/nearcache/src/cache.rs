@@ -33,6 +33,8 @@ pub struct Settings {
     pub max_fills: usize,
     /// Those who may wait for one fetch, its leader counted.
     pub max_waiters: usize,
+    /// Fetch keys however often they change. Else reads of those that change more often than they are read pass by for a while.
+    pub fetch_churning: bool,
 }
 
 /// What to do with a read.
@@ -94,6 +96,7 @@ impl NearCache {
             max_fills: settings.max_fills,
             max_waiters: settings.max_waiters,
             max_staleness: settings.max_staleness,
+            fetch_churning: settings.fetch_churning,
         };
         Ok(Arc::new(Self {
             store: Store::new(sizing, hasher.clone()),

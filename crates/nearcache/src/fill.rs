@@ -87,6 +87,7 @@ pub(crate) struct Limits {
     pub(crate) max_fills: usize,
     pub(crate) max_waiters: usize,
     pub(crate) max_staleness: Duration,
+    pub(crate) fetch_churning: bool,
 }
 
 /// On cache lines of its own: workers lock neighbouring shards all the time.
@@ -111,7 +112,8 @@ impl FillTable {
     /// One beside a cache of this capacity.
     pub(crate) fn new(workers: usize, capacity: u64, limits: Limits, hasher: KeyHasher) -> Self {
         let shards = workers.saturating_mul(SHARDS_PER_WORKER).clamp(1, MAX_SHARDS).next_power_of_two();
-        let fills = || Fills { table: HashTable::new(), history: History::new(capacity, shards), next_id: 0 };
+        let history = || History::new(capacity, shards, limits.fetch_churning);
+        let fills = || Fills { table: HashTable::new(), history: history(), next_id: 0 };
         let shards = (0..shards).map(|_| Shard(Mutex::new(fills()))).collect();
         Self { shards, hasher, in_flight: AtomicUsize::new(0), limits }
     }

@@ -82,6 +82,8 @@ pub(crate) struct History {
     /// Of the last replies that were dropped, whatever key they were of: those that had been served, and those that had not.
     served: u16,
     unserved: u16,
+    /// No read passes by.
+    fetch_churning: bool,
 }
 
 impl History {
@@ -91,10 +93,10 @@ impl History {
     }
 
     /// One of so many, for a cache of this capacity.
-    pub(crate) fn new(capacity: u64, shards: usize) -> Self {
+    pub(crate) fn new(capacity: u64, shards: usize, fetch_churning: bool) -> Self {
         let keys = usize::try_from(capacity / BYTES_PER_KEY).unwrap_or(usize::MAX);
         let buckets = (keys / BUCKET / shards).max(1);
-        Self { buckets: vec![Bucket([Slot::EMPTY; BUCKET]); buckets].into(), served: 0, unserved: 0 }
+        Self { buckets: vec![Bucket([Slot::EMPTY; BUCKET]); buckets].into(), served: 0, unserved: 0, fetch_churning }
     }
 
     /// The key has changed; `was_useful`: somebody was served what was dropped.
@@ -103,6 +105,7 @@ impl History {
         if change != Change::Flushed {
             self.count(was_useful);
         }
+        let fetch_churning = self.fetch_churning;
         let begins_at = if self.most_are_useless() { USELESS_AMONG_SUCH } else { 1 };
         let bucket = self.bucket(hash);
         let known = bucket.iter().position(|slot| slot.is(tag));
@@ -123,7 +126,7 @@ impl History {
             true => slot.useless.saturating_sub(1),
             false => (slot.useless + 1).clamp(begins_at, MOST_USELESS),
         };
-        let passes = slot.useless >= PASS_BY_FROM && !was_useful;
+        let passes = slot.useless >= PASS_BY_FROM && !was_useful && !fetch_churning;
         slot.pass_by = if passes { 1 << (slot.useless - 1) } else { 0 };
     }
 
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn reads_of_a_key_that_is_dropped_unserved_again_and_again_pass_by() {
-        let mut history = History::new(1 << 30, 1);
+        let mut history = History::new(1 << 30, 1, false);
         let counts: Vec<_> = (0..14)
             .map(|_| {
                 history.note(7, Change::Invalidated, false, NOW);
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_key_that_is_served_does_not_pass_by() {
-        let mut history = History::new(1 << 30, 1);
+        let mut history = History::new(1 << 30, 1, false);
         for _ in 0..100 {
             history.note(7, Change::Written, false, NOW);
             history.note(7, Change::Written, true, NOW);
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn where_most_keys_are_dropped_unserved_a_new_one_passes_by_at_once() {
-        let mut history = History::new(1 << 30, 1);
+        let mut history = History::new(1 << 30, 1, false);
         let key = |number: u64| number << 44 | number;
         for number in 1..=u64::from(FEW_DROPS) {
             history.note(key(number), Change::Written, number % 5 > 2, NOW);
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     fn another_key_in_its_place_has_to_wait_until_it_has_aged() {
         // All in one place, with tags of their own.
-        let mut history = History::new(0, 1);
+        let mut history = History::new(0, 1, false);
         for key in 1..=BUCKET as u64 {
             (0..3 + key).for_each(|_| history.note(key, Change::Invalidated, false, NOW));
         }

@@ -5,7 +5,7 @@ mod fixture;
 use std::sync::Arc;
 
 use fixture::*;
-use nearside_nearcache::{Change, LeaseOwner, NearCache};
+use nearside_nearcache::{Change, LeaseOwner, NearCache, Settings};
 
 /// Fetched, and changed before anybody is served.
 fn fetch_in_vain(cache: &Arc<NearCache>, owner: &LeaseOwner, key: &[u8]) {
@@ -27,6 +27,16 @@ fn reads_of_a_key_that_changes_before_anybody_is_served_pass_by_for_a_while() {
         assert_eq!(lookup(&cache, b"k", START).name(), "churning");
     }
     assert_eq!(lookup(&cache, b"k", START).name(), "lead");
+}
+
+#[test]
+fn keys_that_change_are_fetched_all_the_same_where_that_is_wanted() {
+    let cache = NearCache::new(Settings { fetch_churning: true, ..settings() }).expect("64 KiB fits 8 MiB");
+    let owner = live_lease(&cache);
+    for _ in 0..20 {
+        fetch_in_vain(&cache, &owner, b"k");
+        assert_eq!(cache.explain(b"k", START).last_change.map(|change| change.passing_by), Some(0));
+    }
 }
 
 #[test]

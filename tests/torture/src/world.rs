@@ -128,6 +128,9 @@ fn proxies(url: &str) -> Vec<Nearside> {
         "2",
         "--log",
         "warn",
+        // Keys that change all the time are those that something can go wrong with.
+        "--cache-churning",
+        "yes",
     ];
     let fenced = |proxy| ["--script-fence", if proxy == FENCED { "yes" } else { "no" }];
     let start = |proxy| Nearside::with_url(url, &[&args[..], &fenced(proxy)].concat());

@@ -419,6 +419,7 @@ pub fn small_cache() -> Arc<NearCache> {
         workers: 1,
         max_fills: 100,
         max_waiters: 100,
+        fetch_churning: true,
     };
     NearCache::new(settings).expect("128 bytes fit 16 KiB")
 }

@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) cache_rules: Rules,
     /// How old an answer may be when the upstream's invalidations stop arriving: the length of a lease.
     pub(crate) max_staleness: Duration,
+    /// Keys are cached however often they change.
+    pub(crate) cache_churning: bool,
     /// Scripts and functions are answered only when the upstream's invalidations for all that they changed have arrived.
     pub(crate) script_fence: bool,
     /// Client connections held at a time; one more is told so and closed.
@@ -72,8 +74,8 @@ pub(crate) struct Config {
     pub(crate) upstream_timeout: Duration,
     /// How long connecting to the upstream may take, name lookup and handshake included.
     pub(crate) connect_timeout: Duration,
-    /// How often every primary of a cluster is asked which slots it serves; `None`: as often as `max_staleness` says.
-    pub(crate) topology_interval: Option<Duration>,
+    /// How often every primary of a cluster is asked which slots it serves; `None`: twice in `max_staleness`.
+    topology_interval: Option<Duration>,
     /// Whether clients are shown a cluster of one node; `None`: before a cluster they are.
     pub(crate) cluster_face: Option<bool>,
     /// Whether clients are shown a Sentinel, and what it calls its primary.
@@ -135,6 +137,16 @@ impl Config {
     /// Whether clients are shown a cluster of one node.
     pub(crate) fn shows_cluster(&self) -> bool {
         self.cluster_face.unwrap_or(matches!(self.upstream.servers, Servers::Cluster(_)))
+    }
+
+    /// Between two questions which node serves which slot, or which server is the primary.
+    pub(crate) fn topology_interval(&self) -> Duration {
+        self.topology_interval.unwrap_or(self.max_staleness / 2)
+    }
+
+    /// Whether a lease can wait for the nodes' slots to be told: these are asked for before it lapses.
+    pub(crate) fn asks_slots_in_time(&self) -> bool {
+        self.topology_interval() < self.max_staleness
     }
 
     /// What the Sentinel that clients are shown calls its primary; `None`: they are shown none.

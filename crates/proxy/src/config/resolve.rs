@@ -37,6 +37,7 @@ pub(super) fn resolve(raw: RawSettings, rules: &[rules::Given]) -> Result<Box<Co
         cache_size: r.value(&settings::CACHE_SIZE, |text| unless_off(text, |text| size(text, MIB..))),
         cache_rules: Rules::new(rules, max_age, max_item_size),
         max_staleness: r.time(&settings::MAX_STALENESS, 10 * MILLISECOND..=HOUR),
+        cache_churning: r.value(&settings::CACHE_CHURNING, |text| units::boolean(text).ok_or(Refusal::NotAllowed)),
         script_fence: r.value(&settings::SCRIPT_FENCE, |text| units::boolean(text).ok_or(Refusal::NotAllowed)),
         max_clients: r.value(&settings::MAX_CLIENTS, |text| number(text, 1..=1_000_000)),
         requirepass: r

@@ -70,7 +70,7 @@ fn edit_distance(from: &str, to: &str) -> usize {
 }
 
 /// In the order of the help.
-pub(super) static ALL: [&Setting; 30] = [
+pub(super) static ALL: [&Setting; 31] = [
     &LISTEN,
     &UPSTREAM,
     &WORKERS,
@@ -78,6 +78,7 @@ pub(super) static ALL: [&Setting; 30] = [
     &MAX_ITEM_SIZE,
     &MAX_AGE,
     &MAX_STALENESS,
+    &CACHE_CHURNING,
     &SCRIPT_FENCE,
     &MAX_CLIENTS,
     &REQUIREPASS,
@@ -168,6 +169,15 @@ pub(crate) static MAX_STALENESS: Setting = Setting {
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 1s",
     help: "How old an answer may be while the upstream's invalidations fail to arrive",
+};
+
+pub(crate) static CACHE_CHURNING: Setting = Setting {
+    name: "cache-churning",
+    value: "BOOL",
+    default: "no",
+    takes: Takes::One,
+    allowed: "yes or no",
+    help: "Cache also keys that change more often than they are read; else they pass the cache by for a while",
 };
 
 pub(crate) static SCRIPT_FENCE: Setting = Setting {
@@ -285,7 +295,7 @@ pub(crate) static TOPOLOGY_INTERVAL: Setting = Setting {
     takes: Takes::One,
     allowed: "a time from 10ms to 1h such as 1s, or auto",
     help: "How often every primary of a cluster is asked which slots it serves, or Sentinels which server is the primary; \
-           auto: as often as max-staleness says",
+           auto: twice in max-staleness",
 };
 
 pub(crate) static CLUSTER_FACE: Setting = Setting {

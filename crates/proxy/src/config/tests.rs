@@ -125,7 +125,7 @@ fn what_is_announced_is_somewhere_to_connect_to() {
 /// A setting, a text for it that is not the default, and what the text comes to.
 type Row = (&'static Setting, &'static str, fn(&Config) -> String, &'static str);
 
-const ROWS: [Row; 30] = [
+const ROWS: [Row; 31] = [
     (&LISTEN, "[::1]:7000", |c| c.listen[0].address.to_string(), "[::1]:7000"),
     (&UPSTREAM, "redis://h:1/2", |c| c.upstream.to_string(), "redis://h:1/2"),
     (&WORKERS, "77", |c| c.workers.to_string(), "77"),
@@ -133,6 +133,7 @@ const ROWS: [Row; 30] = [
     (&MAX_ITEM_SIZE, "64KiB", |c| c.cache_rules.of(b"").1.max_item_size.to_string(), "65536"),
     (&MAX_AGE, "2m", |c| format!("{:?}", c.cache_rules.of(b"").1.max_age), "120s"),
     (&MAX_STALENESS, "10ms", |c| format!("{:?}", c.max_staleness), "10ms"),
+    (&CACHE_CHURNING, "yes", |c| c.cache_churning.to_string(), "true"),
     (&SCRIPT_FENCE, "yes", |c| c.script_fence.to_string(), "true"),
     (&MAX_CLIENTS, "3", |c| c.max_clients.to_string(), "3"),
     (

@@ -1,7 +1,8 @@
 //! Watches a cluster: asks its nodes who serves what, and publishes a new topology when that has changed.
 //!
-//! Every primary is asked as often as a lease lasts, for what it believes itself: a node that has lost a slot and knows it
-//! must not vouch for what was fetched from it. They are asked at once when somebody has reason to doubt (a redirection, a
+//! Every primary is asked twice in the time that a lease lasts, for what it believes itself: a node that has lost a slot and
+//! knows it must not vouch for what was fetched from it. Its leases last as long after the question as after a heartbeat. The
+//! primaries are asked at once when somebody has reason to doubt (a redirection, a
 //! lost connection), though not without a pause, which grows while nothing turns out to have changed: one question serves
 //! all who doubt. When a primary does not answer, all nodes that are spoken of are asked, and the seeds.
 
@@ -21,6 +22,7 @@ use super::upstream::UpstreamError;
 use crate::config::UpstreamAddress;
 use crate::net::clock;
 use crate::shared::Shared;
+use crate::topology::Node;
 use crate::topology::ownership::Ownership;
 use crate::topology::view::View;
 
@@ -43,7 +45,7 @@ type Answer = (UpstreamAddress, Time, Result<View, UpstreamError>);
 /// Watches until the end.
 pub(super) async fn watch(shared: Arc<Shared>, clients: Arc<Clients>, pings: watch::Sender<LastPing>) {
     let config = &shared.config;
-    let every = config.topology_interval.unwrap_or(config.max_staleness);
+    let every = config.topology_interval();
     let mut watcher = Watcher {
         ownership: Ownership::new(GONE_AFTER.max(every * GONE_AFTER_ROUNDS)),
         every,
@@ -162,6 +164,9 @@ impl Watcher {
                 if changed {
                     self.publish();
                 }
+                if self.ownership.is_owner(&view.myself) {
+                    self.shared.nodes.at(&address).inspect(|node| node.has_told_slots(asked_at));
+                }
             }
             Err(error) => {
                 let is_primary = self.primaries().contains(&address);
@@ -194,5 +199,15 @@ impl Watcher {
         let seeds = self.shared.config.upstream.seeds();
         let known: HashSet<_> = self.ownership.addresses().chain(seeds).collect();
         self.clients.keep(|address| known.contains(address));
+        self.ask_new_primaries();
+    }
+
+    /// Nothing that is fetched from them is served before they have told their slots.
+    fn ask_new_primaries(&mut self) {
+        let now = clock::now();
+        let topology = self.shared.topology.load_full();
+        let is_new = |node: &&Arc<Node>| node.told_slots() + self.every < now;
+        let addresses: Vec<_> = topology.nodes().iter().filter(is_new).map(|node| node.address().clone()).collect();
+        addresses.into_iter().for_each(|address| self.ask(address));
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn watch(
     clients: Arc<Clients>,
     pings: watch::Sender<LastPing>,
 ) {
-    let every = shared.config.topology_interval.unwrap_or(shared.config.max_staleness);
+    let every = shared.config.topology_interval();
     let count = sentinels.addresses.len();
     let mut watcher = Watcher {
         monitored: Monitored::new(count, GONE_AFTER.max(every * GONE_AFTER_ROUNDS)),

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     address: UpstreamAddress,
     server: Server,
     loaders: Loaders,
+    /// When it was asked for the slots that it has told last, and that the topology heeds; in nanoseconds as [`Time`], 0: never.
+    told_slots: AtomicU64,
     /// When it was last doubted that it is there, in nanoseconds as [`Time`]; 0: never.
     doubted: AtomicU64,
     counters: Box<[NodeCounters]>,
@@ -44,6 +46,7 @@ impl Node {
             address,
             server: Server::default(),
             loaders: Loaders::default(),
+            told_slots: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
             counters: (0..workers).map(|_| NodeCounters::default()).collect(),
         }
@@ -64,6 +67,17 @@ impl Node {
     #[inline]
     pub(crate) fn server(&self) -> &Server {
         &self.server
+    }
+
+    /// It has told which slots it serves, asked at `asked_at`. To be called once a topology that heeds it is published, and the
+    /// leases that this ends are.
+    pub(crate) fn has_told_slots(&self, asked_at: Time) {
+        self.told_slots.fetch_max(asked_at.0, Ordering::Release);
+    }
+
+    /// When it was last asked which slots it serves, and has told; 0: never.
+    pub(crate) fn told_slots(&self) -> Time {
+        Time(self.told_slots.load(Ordering::Acquire))
     }
 
     /// It cannot be reached, or could not for a moment.

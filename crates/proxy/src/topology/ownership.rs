@@ -93,6 +93,11 @@ impl Ownership {
         view.members.iter().any(is_owner) || alive.next().is_none()
     }
 
+    /// Whether it serves a slot.
+    pub(crate) fn is_owner(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|known| self.owners().contains(&known.id))
+    }
+
     fn owners(&self) -> HashSet<u32> {
         let mut owners: Vec<u32> = self.claims.iter().flatten().map(|claim| claim.owner).collect();
         owners.dedup();

@@ -196,6 +196,9 @@ fn an_anomaly_is_redis_own_only_where_the_control_shows_it_too() {
     story().read(9000, Path::Direct, 1).breaks(&both);
     story().read(15, Path::Direct, 1).breaks(&both);
     assert_eq!(story().read(3100, Path::Direct, 1).check(TERMS).anomalies_of_redis, 1);
+    // What it found, wrongly too, was something else.
+    let between = Story::default().write(10, ONE, 1).write(15, ONE, 2).write(20, ONE, 3).read(3000, ONE, 1);
+    between.read(3100, Path::Direct, 2).breaks(&both);
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl LoaderLane {
         if std::mem::take(&mut state.beat_refused) || !self.serves(&state.beat_key) {
             return Ok(());
         }
+        let sent_at = self.slots_vouched(sent_at);
         state.vouched = Some(sent_at);
         if let Some(lease) = &state.lease {
             match lease.renew(sent_at, now) {
@@ -70,6 +71,13 @@ impl LoaderLane {
             }
         }
         Ok(())
+    }
+
+    /// In a cluster a slot may be taken over without a word on this connection: nothing of it was there that could be deleted.
+    /// So the node vouches for no longer than since it was asked for its slots, unless the settings say that this is too often.
+    fn slots_vouched(&self, sent_at: Time) -> Time {
+        let is_asked = self.worker.topology().is_cluster() && self.worker.config().asks_slots_in_time();
+        if is_asked { sent_at.min(self.node.told_slots()) } else { sent_at }
     }
 }
 
