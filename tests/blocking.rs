@@ -272,6 +272,60 @@ fn wait_speaks_of_what_this_client_has_written() {
 }
 
 #[test]
+fn who_may_not_publish_or_not_swap_may_wait() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let mut admin = redis.client();
+    for (user, rights, may) in [
+        ("mute", "resetchannels +@all", true),
+        ("settled", "allchannels +@all -swapdb", true),
+        ("neither", "resetchannels +@all -swapdb", false),
+    ] {
+        assert_eq!(admin.call(&format!("ACL SETUSER {user} on >secret ~* {rights}")), "+OK\r\n");
+        let mut client = nearside.client();
+        assert_eq!(client.call(&format!("AUTH {user} secret")), "+OK\r\n");
+        for line in ["SET k v", "WAIT 1 50", "WAIT 0 0"] {
+            let (expected, reply) = (admin.call(line), client.call(line));
+            assert!(reply == expected || !may && reply.starts_with(b"-NOPERM"), "{user}: {line}: {reply:?}");
+        }
+        assert_eq!(client.call("GET k"), "$1\r\nv\r\n");
+    }
+}
+
+#[test]
+fn waitaof_tells_of_no_file_that_lacks_what_was_written() {
+    for (fsync, expected) in [("no", "*2\r\n:0\r\n:0\r\n"), ("always", "*2\r\n:1\r\n:0\r\n")] {
+        let redis = RedisServer::with(&["--appendonly", "yes", "--appendfsync", fsync]);
+        let nearside = Nearside::before(&redis);
+        if !redis.client().call("COMMAND INFO waitaof").text().contains("waitaof") {
+            eprintln!("this server has no WAITAOF");
+            return;
+        }
+        for mut client in [redis.client(), nearside.client()] {
+            assert_eq!(client.pipeline(&["SET k v", "WAITAOF 1 0 100"]), ["+OK\r\n", expected], "{fsync}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_hangs_up_behind_much_that_it_has_sent_waits_no_more() {
+    let redis = RedisServer::start();
+    let nearside = Nearside::before(&redis);
+    let large = "x".repeat(3_000_000);
+    let behind = [nearside_tests::request(&["SET", "behind", &large]), words("INCR n").repeat(150_000)];
+    for behind in &behind {
+        let mut client = nearside.client();
+        client.send(&[&words("BLPOP q 0"), &behind[..]].concat());
+        wait_for(&redis, 1);
+        drop(client);
+        wait_for(&redis, 0);
+        let mut other = nearside.client();
+        assert_eq!(other.pipeline(&["RPUSH q v", "DEL q"]), [":1\r\n", ":1\r\n"], "nothing was popped for it");
+        assert_eq!(other.call("EXISTS behind n"), ":0\r\n");
+    }
+}
+
+#[test]
 fn a_client_that_hangs_up_behind_a_reply_of_its_own_connection_waits_no_more() {
     let redis = RedisServer::start();
     let nearside = Nearside::before(&redis);
@@ -346,6 +400,16 @@ fn before_a_cluster_wait_tells_of_no_replica_that_lacks_what_was_written() {
         assert_eq!(client.call(line).is_error(), expected.is_error(), "{line}");
         assert!(!expected.is_error() || client.call(line) == expected, "{line}");
     }
+    let id = client.call("CLIENT ID").integer().unwrap();
+    let mut other = nearside.client();
+    for (how, expected) in [("TIMEOUT", ":1\r\n"), ("ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")] {
+        client.send(&words("WAIT 5 0"));
+        let unblock = format!("CLIENT UNBLOCK {id} {how}");
+        eventually("it waits", SOON, || (other.call(&unblock) == ":1\r\n").then_some(()));
+        assert_eq!(client.reply(), expected);
+        assert_eq!(other.call(&unblock), ":0\r\n");
+    }
+    drop(other);
     client.send(&words("WAIT 5 0"));
     drop(client);
     eventually("its session has ended", SOON, || {

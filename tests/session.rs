@@ -476,6 +476,11 @@ fn a_pause_holds_writes_or_everything_until_its_end() {
     assert_eq!(other.reply(), "+OK\r\n");
     assert_eq!(admin.call("GET k"), "$1\r\n1\r\n");
     assert_eq!(redis.client().call("GET k"), "$1\r\n1\r\n");
+    for (block, replies) in
+        [(["MULTI", "GET k", "EXEC"], "*1\r\n$1\r\n1\r\n"), (["MULTI", "PING", "EXEC"], "*1\r\n+PONG\r\n")]
+    {
+        assert_eq!(block.map(|line| admin.call(line)), ["+OK\r\n", "+QUEUED\r\n", replies], "nothing is written");
+    }
     assert_eq!(admin.call("CLIENT UNPAUSE"), "+OK\r\n");
     assert_eq!(client.reply(), "+OK\r\n");
     assert_eq!([other.reply(), other.reply()], ["+QUEUED\r\n", "*1\r\n+OK\r\n"]);

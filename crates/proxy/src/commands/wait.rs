@@ -2,8 +2,10 @@
 //!
 //! A server answers for what came on the same connection, and a session's writes went by a lane that is not its own.
 //!
-//! - Before one server it is asked on a connection of the session's own, behind a publication to nobody: that is replicated,
-//!   and its place in the stream is behind everything that was written before. A sharded one disturbs no pattern.
+//! - Before one server it is asked on a connection of the session's own, behind something that is replicated and changes
+//!   nothing: its place in the stream is behind everything that was written before. A publication to nobody (a sharded one
+//!   disturbs no pattern), or a db that is swapped with itself. Only that goes into the append-only file too; and who may not
+//!   publish, or not swap, may often do the other.
 //! - In a cluster a publication leaves no trace in the stream. There every primary is asked (ROLE) how far it has written
 //!   and how far its replicas have acknowledged, until enough of them have what there was at first. They say so by themselves
 //!   once a second, so it may take longer than at the server itself; it never tells of more replicas than have it.
@@ -26,6 +28,7 @@ use crate::net::clock;
 use crate::session::Session;
 use crate::session::gather::{self, Purpose};
 use crate::session::own::Own;
+use crate::session::registry::{Client, Unblocked};
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::Topology;
@@ -53,8 +56,11 @@ fn at_one_server(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comm
     let version = session.worker().shared().upstream_version.load();
     let is_sharded = version.split('.').next().and_then(|major| major.parse().ok()).is_none_or(|major: u32| major >= 7);
     if let Some(lane) = state.own.lane() {
-        let publish: &[u8] = if is_sharded { b"SPUBLISH" } else { b"PUBLISH" };
-        lane.say_first(&[publish, b"", b""]);
+        let publish: &[&[u8]] = if is_sharded { &[b"SPUBLISH", b"", b""] } else { &[b"PUBLISH", b"", b""] };
+        let db = state.db.to_string();
+        let swap: &[&[u8]] = &[b"SWAPDB", db.as_bytes(), db.as_bytes()];
+        let marks = [publish, swap];
+        lane.say_first(if &*command.name == "wait" { &marks } else { &marks[1..] });
     }
     pinned::submit(session, state, call, command, Sending { blocks: true, ..Sending::default() }).into()
 }
@@ -88,6 +94,7 @@ fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow
     let deadline = (timeout > 0).then(|| clock::now() + Duration::from_millis(timeout));
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, state.reply_mode.is_silent());
     state.waits = true;
+    session.client().waits_here();
     ask(session, state, sequence, Waiting { replicas, deadline, topology, written: Vec::new() });
     Flow::Done
 }
@@ -116,25 +123,11 @@ impl Waiting {
         sequence: u64,
         replies: &[&[u8]],
     ) -> Option<Vec<u8>> {
-        if let Some(error) = replies.iter().find(|reply| reply.starts_with(b"-")) {
+        let reply = self.judge(session.client(), replies);
+        if reply.is_some() {
             state.waits = false;
-            return Some(error.to_vec());
-        }
-        let progress: Option<Vec<Progress>> = replies.iter().map(|reply| Progress::parse(reply)).collect();
-        let Some(progress) = progress else {
-            state.waits = false;
-            return Some(b"-UPSTREAM a primary is one no longer; what its replicas have is not known\r\n".to_vec());
-        };
-        if self.written.is_empty() {
-            self.written = progress.iter().map(|progress| progress.written).collect();
-        }
-        let counts = progress.iter().zip(&self.written).map(|(progress, written)| progress.count(*written));
-        let count = counts.min().unwrap_or(0);
-        if count >= self.replicas || self.deadline.is_some_and(|deadline| clock::now() >= deadline) {
-            state.waits = false;
-            let mut reply = Vec::new();
-            encode::integer(&mut reply, count);
-            return Some(reply);
+            session.client().waits_no_more();
+            return reply;
         }
         let session = Rc::clone(session);
         tokio::task::spawn_local(async move {
@@ -142,6 +135,32 @@ impl Waiting {
             session.with_state(|session, state| ask(session, state, sequence, self));
         });
         None
+    }
+
+    /// The reply, if the waiting is over.
+    fn judge(&mut self, client: &Client, replies: &[&[u8]]) -> Option<Vec<u8>> {
+        if let Some(error) = replies.iter().find(|reply| reply.starts_with(b"-")) {
+            return Some(error.to_vec());
+        }
+        let progress: Option<Vec<Progress>> = replies.iter().map(|reply| Progress::parse(reply)).collect();
+        let Some(progress) = progress else {
+            return Some(b"-UPSTREAM a primary is one no longer; what its replicas have is not known\r\n".to_vec());
+        };
+        if self.written.is_empty() {
+            self.written = progress.iter().map(|progress| progress.written).collect();
+        }
+        let counts = progress.iter().zip(&self.written).map(|(progress, written)| progress.count(*written));
+        let count = counts.min().unwrap_or(0);
+        let unblocked = client.unblocked();
+        if unblocked == Some(Unblocked::ByError) {
+            return Some(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec());
+        }
+        let is_late = unblocked.is_some() || self.deadline.is_some_and(|deadline| clock::now() >= deadline);
+        (is_late || count >= self.replicas).then(|| {
+            let mut reply = Vec::new();
+            encode::integer(&mut reply, count);
+            reply
+        })
     }
 }
 

@@ -65,8 +65,14 @@ struct Awaiting {
     frame: Option<Bytes>,
     /// How often that was done.
     redirections: u8,
-    /// Should it fail, its error is the answer to the command behind it.
-    is_guard: bool,
+    guard: Option<Guard>,
+}
+
+/// Commands of which one has to succeed, or the error of the last is the answer to the command behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Guard {
+    OneOfSeveral,
+    Last,
 }
 
 struct State {
@@ -83,7 +89,9 @@ struct State {
     written: WrittenKeys,
     /// The oldest command's reply has begun: its effect is applied, part of it may be with the client.
     begun: bool,
-    /// What a guard was answered, if that was an error.
+    /// One of the guards in hand has succeeded.
+    is_let_pass: bool,
+    /// What the last guard was answered, if none has succeeded.
     refusal: Option<Vec<u8>>,
     /// The beginning of a push, or of an error that may be a redirection.
     partial: Vec<u8>,
@@ -154,6 +162,7 @@ impl PinnedLane {
                 awaiting: VecDeque::new(),
                 written: WrittenKeys::default(),
                 begun: false,
+                is_let_pass: false,
                 refusal: None,
                 partial: Vec::new(),
                 progress: clock::now(),
@@ -248,13 +257,13 @@ impl PinnedLane {
             Frame::Borrowed(bytes) if may_move => Bytes::copy_from_slice(bytes),
             Frame::Borrowed(bytes) => {
                 self.state.borrow_mut().output.copy(bytes);
-                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0, is_guard: false });
+                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0, guard: None });
                 return true;
             }
         };
         self.state.borrow_mut().output.append(frame.clone());
         let frame = may_move.then_some(frame);
-        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, is_guard: false });
+        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, guard: None });
         true
     }
 
@@ -271,10 +280,15 @@ impl PinnedLane {
         self.submit(Order { sequence: None, frame, since, blocks: false, may_move: false }, |_| Effect::None);
     }
 
-    /// As [`PinnedLane::say`]; if the server refuses it, that is the answer to the next command.
-    pub(crate) fn say_first(&self, args: &[&[u8]]) {
-        self.say(args);
-        self.state.borrow_mut().awaiting.back_mut().iter_mut().for_each(|guard| guard.is_guard = true);
+    /// As [`PinnedLane::say`]; if the server refuses all of these, that is the answer to the next command.
+    pub(crate) fn say_first(&self, commands: &[&[&[u8]]]) {
+        let mut left = commands.len();
+        for args in commands {
+            left -= 1;
+            let guard = if left == 0 { Guard::Last } else { Guard::OneOfSeveral };
+            self.say(args);
+            self.state.borrow_mut().awaiting.back_mut().iter_mut().for_each(|said| said.guard = Some(guard));
+        }
     }
 
     /// Queues a command that another node has sent here. False: the connection is lost.
@@ -296,7 +310,7 @@ impl PinnedLane {
             blocks,
             frame: Some(frame),
             redirections: redirections + 1,
-            is_guard: false,
+            guard: None,
         });
         self.tell_where_it_waits(state);
         self.wake();

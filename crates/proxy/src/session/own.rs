@@ -69,6 +69,8 @@ pub(crate) struct Writes {
     pub(crate) others: bool,
     /// Also what the upstream sends no invalidation for.
     pub(crate) everything: bool,
+    /// Something that may be a write, or what has to be replicated as one is: PUBLISH.
+    pub(crate) any: bool,
 }
 
 impl Pinned {
@@ -147,6 +149,15 @@ impl Own {
     /// Bytes that the server has not taken.
     pub(crate) fn queued(&self) -> usize {
         self.lane().map_or(0, |lane| lane.queued())
+    }
+
+    /// EXEC would carry out something that may be a write. True also if nothing is known of a transaction.
+    pub(crate) fn exec_may_write(&self) -> bool {
+        match self {
+            Own::Pinned(pinned) => pinned.multi.as_ref().is_none_or(|multi| multi.writes.any),
+            Own::Unplaced(unplaced) => unplaced.writes.any,
+            Own::None => true,
+        }
     }
 
     /// A command waits at the server, for as long as it likes.

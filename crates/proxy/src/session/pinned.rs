@@ -14,8 +14,8 @@ use crate::metrics::CutOff;
 use crate::topology::Node;
 use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// What a client may send while it waits at the server, and still be seen to hang up.
-const READ_AHEAD: usize = 1 << 20;
+/// Reads of one turn of what a client sends while it waits at the server.
+const READS_PER_TURN: usize = 16;
 
 impl Session {
     /// The connection owes no reply: if nothing else holds it, it is somebody else's from here on.
@@ -50,23 +50,26 @@ impl Session {
         self.wake();
     }
 
-    /// The client waits at the server, and has sent more meanwhile: it may hang up all the same.
+    /// The client waits at the server, and may have sent more meanwhile. All of it is read, within the limits of what a client
+    /// may have read: that it has hung up is behind it.
     pub(super) fn poll_hang_up(&self, cx: &mut Context<'_>, state: &mut State) {
         if self.worker.is_draining() {
             state.ending = Some(Ending::Now);
             return;
         }
         let mut input = self.input.borrow_mut();
-        while input.len() < READ_AHEAD {
+        for _ in 0..READS_PER_TURN {
             match input.poll_fill(cx, &self.socket()) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    state.ending = Some(Ending::Now);
-                    return;
-                }
+                Poll::Ready(Ok(1..)) => self.check_input(&input, state),
+                Poll::Ready(Ok(0) | Err(_)) => state.ending = Some(Ending::Now),
+            }
+            if state.ending.is_some() {
+                state.ending = Some(Ending::Now);
+                return;
             }
         }
+        cx.waker().wake_by_ref();
     }
 
     /// Something that is no reply has come on the connection. RESP2 has no form for it: what was on its way when the client

@@ -52,14 +52,30 @@ pub(crate) struct Client {
     texts: Mutex<Texts>,
 }
 
-/// Where a client waits: BLPOP and its like.
+/// Where a client waits.
 #[derive(Debug)]
-struct Waiting {
-    node: Arc<Node>,
-    /// The number by which the node knows the connection.
-    number: i64,
-    /// Somebody is about to end the waiting.
-    is_sought: bool,
+enum Waiting {
+    /// At a server: BLPOP and its like.
+    AtNode {
+        node: Arc<Node>,
+        /// The number by which the node knows the connection.
+        number: i64,
+        /// Somebody is about to end the waiting.
+        is_sought: bool,
+    },
+    /// For what the proxy asks for again and again: WAIT in a cluster.
+    Here {
+        /// Somebody has ended the waiting.
+        unblocked: Option<Unblocked>,
+    },
+}
+
+/// What CLIENT UNBLOCK has a client be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unblocked {
+    /// As if its time were up.
+    ByTimeout,
+    ByError,
 }
 
 /// What a client calls itself.
@@ -163,20 +179,44 @@ impl Client {
 
     /// It waits at this node, which knows its connection by this number.
     pub(crate) fn waits_at(&self, node: &Arc<Node>, number: i64) {
-        *self.waiting() = Some(Waiting { node: Arc::clone(node), number, is_sought: false });
+        *self.waiting() = Some(Waiting::AtNode { node: Arc::clone(node), number, is_sought: false });
+    }
+
+    /// It waits for what the proxy finds out.
+    pub(crate) fn waits_here(&self) {
+        *self.waiting() = Some(Waiting::Here { unblocked: None });
+    }
+
+    /// How somebody has ended that.
+    pub(crate) fn unblocked(&self) -> Option<Unblocked> {
+        match &*self.waiting() {
+            Some(Waiting::Here { unblocked }) => *unblocked,
+            _ => None,
+        }
+    }
+
+    /// CLIENT UNBLOCK, if it waits for what the proxy finds out. False: it does not, or somebody was faster.
+    pub(crate) fn unblock_here(&self, how: Unblocked) -> bool {
+        match &mut *self.waiting() {
+            Some(Waiting::Here { unblocked: unblocked @ None }) => unblocked.replace(how).is_none(),
+            _ => false,
+        }
     }
 
     /// It waits no more. True: somebody may yet tell the node to let that connection go on.
     pub(crate) fn waits_no_more(&self) -> bool {
-        self.waiting().take().is_some_and(|waiting| waiting.is_sought)
+        matches!(self.waiting().take(), Some(Waiting::AtNode { is_sought: true, .. }))
     }
 
     /// CLIENT UNBLOCK: where it waits, and the number of its connection there. That will not be another client's.
     pub(crate) fn seek(&self) -> Option<(Arc<Node>, i64)> {
-        let mut waiting = self.waiting();
-        let waiting = waiting.as_mut()?;
-        waiting.is_sought = true;
-        Some((Arc::clone(&waiting.node), waiting.number))
+        match &mut *self.waiting() {
+            Some(Waiting::AtNode { node, number, is_sought }) => {
+                *is_sought = true;
+                Some((Arc::clone(node), *number))
+            }
+            _ => None,
+        }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Option<Waiting>> {

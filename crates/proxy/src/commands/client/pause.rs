@@ -10,6 +10,7 @@ use super::options;
 use crate::commands::table::{Command, Effect};
 use crate::net::clock;
 use crate::session::Session;
+use crate::session::own::Own;
 use crate::session::state::State;
 
 /// Whose commands wait, and until when.
@@ -21,17 +22,21 @@ pub(crate) struct Pause {
 }
 
 impl Pause {
-    /// Whether this command has to wait.
+    /// Whether this command has to wait, of a session with this connection.
     #[cold]
-    pub(crate) fn holds(self, command: &Command) -> bool {
-        clock::now() < self.until && (self.all || may_write(command))
+    pub(crate) fn holds(self, command: &Command, own: &Own) -> bool {
+        let may_write = || if &*command.name == "exec" { own.exec_may_write() } else { may_write(command) };
+        clock::now() < self.until && (self.all || may_write())
     }
 }
 
 /// As Redis judges it: what may have to be replicated.
-fn may_write(command: &Command) -> bool {
+pub(crate) fn may_write(command: &Command) -> bool {
     matches!(command.effect, Effect::Write | Effect::Script | Effect::Opaque | Effect::Flush)
-        || matches!(&*command.name, "exec" | "publish" | "spublish")
+        || matches!(
+            &*command.name,
+            "publish" | "spublish" | "function|load" | "function|delete" | "function|flush" | "function|restore"
+        )
 }
 
 /// PAUSE. A pause that is under way is never made shorter or weaker.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use nearside_resp::encode;
 
-use super::options;
+use super::{SYNTAX_ERROR, options};
 use crate::commands::pinned::{self, Outcome, Sending};
 use crate::commands::place::Place;
 use crate::commands::table::Command;
@@ -58,8 +58,12 @@ fn switch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
     if state.replies.open() > 0 {
         return Flow::Wait; // commands of one session do not overtake each other on two connections
     }
-    if state.topology.is_cluster() || (on == Some(false) && !tracks && call.request.len() == 3) {
+    if on == Some(false) && (state.topology.is_cluster() || !tracks && call.request.len() == 3) {
         state.answer_ok();
+        return Flow::Done;
+    }
+    if state.topology.is_cluster() {
+        state.answer_error(SYNTAX_ERROR);
         return Flow::Done;
     }
     if matches!(state.own, Own::None) {

@@ -7,6 +7,7 @@ use nearside_resp::{Request, encode};
 use super::options;
 use crate::commands::{Flow, forward};
 use crate::session::Session;
+use crate::session::registry::Unblocked;
 use crate::session::state::State;
 
 const BAD_REASON: &str = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
@@ -30,8 +31,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, request: &Request<'_
     };
     let registry = &session.worker().shared().registry;
     let client = u64::try_from(id).ok().and_then(|id| registry.get(id));
+    let how = if *reason == *b"ERROR" { Unblocked::ByError } else { Unblocked::ByTimeout };
+    let is_unblocked = client.as_ref().is_some_and(|client| client.unblock_here(how));
     let Some((node, number)) = client.and_then(|client| client.seek()) else {
-        state.answer(|out, _| encode::integer(out, 0));
+        state.answer(|out, _| encode::integer(out, is_unblocked.into()));
         return Flow::Done;
     };
     let number = number.to_string();

@@ -15,6 +15,7 @@ use nearside_resp::frame::{self, Value};
 use nearside_resp::{Request, encode};
 
 pub(crate) use self::sent::SentBlock;
+use super::client::pause;
 use super::pinned::{self, Outcome, Sending};
 use super::place::{self, CROSSSLOT, Place};
 use super::table::{Command, Route};
@@ -165,6 +166,7 @@ fn queue_keyed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comman
     let outcome = pinned::submit(session, state, call, command, Sending::default());
     if let (Outcome::Sent, Some(multi)) = (outcome, of(state)) {
         multi.commands += 1;
+        multi.writes.any |= pause::may_write(command);
     }
     outcome.into()
 }
@@ -359,4 +361,5 @@ fn is_plain(command: &Command, request: &Request<'_>, is_cluster: bool) -> bool 
 fn note_writes(writes: &mut Writes, call: &Call<'_>, command: &Command) {
     let effect = forward::effect(call, command, |key| writes.note(key));
     writes.add(effect);
+    writes.any |= pause::may_write(command);
 }

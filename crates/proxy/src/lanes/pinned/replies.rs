@@ -4,7 +4,7 @@
 use nearside_nearcache::Time;
 use nearside_resp::{ReplyKind, ReplyScanner};
 
-use super::{Awaiting, Moved, PinnedLane};
+use super::{Awaiting, Guard, Moved, PinnedLane};
 use crate::lanes::link::{self, LinkError};
 use crate::net::clock;
 use crate::topology::redirect::{self, Redirect};
@@ -119,8 +119,12 @@ impl PinnedLane {
             if begins {
                 front.effect.apply(&mut state.written, self.worker.cache(), now);
             }
-            if front.is_guard && (state.refusal.is_some() || (begins && piece.starts_with(b"-"))) {
-                state.refusal.get_or_insert_default().extend_from_slice(piece);
+            if let Some(guard) = front.guard {
+                state.is_let_pass |= begins && !piece.starts_with(b"-");
+                if guard == Guard::Last && !state.is_let_pass {
+                    state.refusal.get_or_insert_default().extend_from_slice(piece);
+                }
+                state.is_let_pass &= !(complete && guard == Guard::Last);
             }
             let answered = Answered { sequence: front.sequence, since: front.since, blocks: front.blocks };
             // What a guard was answered takes the place of the whole reply to the command behind it.
