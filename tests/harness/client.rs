@@ -44,6 +44,16 @@ impl Client {
         Self::try_connect(address).unwrap_or_else(|error| panic!("no connection to {address}: {error}"))
     }
 
+    /// As [`Client::connect`]: every other one speaks RESP3.
+    #[must_use]
+    pub fn connect_in_turn(number: usize, address: &Address) -> Self {
+        let mut client = Self::connect(address);
+        if number % 2 == 1 {
+            assert!(client.call("HELLO 3").starts_with(b"%"), "RESP3 is spoken");
+        }
+        client
+    }
+
     /// Connects.
     pub fn try_connect(address: &Address) -> io::Result<Self> {
         let writer = address.connect()?;

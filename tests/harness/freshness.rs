@@ -102,8 +102,8 @@ impl Freshness {
         let mut threads = Vec::new();
         let writing = Arc::clone(&shared);
         threads.push(std::thread::spawn(move || writing.write(&mut writer)));
-        for _ in 0..READERS {
-            let (reading, mut client) = (Arc::clone(&shared), Client::connect(proxy));
+        for number in 0..READERS {
+            let (reading, mut client) = (Arc::clone(&shared), Client::connect_in_turn(number, proxy));
             threads.push(std::thread::spawn(move || reading.read(&mut client)));
         }
         Self { shared, threads }

@@ -113,7 +113,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let progress = (0..clients).map(|_| Arc::new(AtomicUsize::new(0))).collect::<Vec<_>>();
         let clients = progress.iter().enumerate().map(|(at, progress)| {
-            let (number, client) = (first + at, Client::connect(address));
+            let (number, client) = (first + at, Client::connect_in_turn(first + at, address));
             client.set_patience(deadline);
             let (stop, progress) = (Arc::clone(&stop), Arc::clone(progress));
             let random = fastrand::Rng::with_seed(number as u64);
