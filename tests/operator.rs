@@ -74,6 +74,25 @@ fn explain_tells_what_is_kept_how_long_and_why() {
 }
 
 #[test]
+fn explain_answers_a_client_that_has_a_connection_of_its_own_too() {
+    if calibrating("nearside") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let (_nearside, mut client) = warm(&redis, &[]);
+    for (begin, end) in [("WATCH other", "UNWATCH"), ("CLIENT TRACKING ON", "CLIENT TRACKING OFF")] {
+        assert_eq!(client.call(begin), "+OK\r\n");
+        let told = verdict(&mut client, "warm");
+        assert!(told.starts_with("miss: this client watches keys, or tracks"), "{begin}: {told}");
+        assert_eq!(client.call(end), "+OK\r\n");
+        eventually("it is as before", SOON, || (verdict(&mut client, "warm") == "hit").then_some(()));
+    }
+    assert_eq!(client.call("MULTI"), "+OK\r\n");
+    assert!(client.call("NEARSIDE EXPLAIN warm").is_error());
+    assert!(client.call("EXEC").starts_with(b"-EXECABORT"));
+}
+
+#[test]
 fn explain_names_the_reply_of_each_command_and_keeps_those_of_others_to_itself() {
     if calibrating("nearside") {
         return;
@@ -176,7 +195,6 @@ fn stats_are_those_of_info() {
     let stats = map(&client.call("NEARSIDE STATS"));
     assert!(stats["cache_hits"].integer().unwrap() > 0 && stats.contains_key("keys_touched"), "{stats:?}");
     assert_eq!(text(&stats, "upstream"), format!("redis://127.0.0.1:{}", redis.port()));
-    assert!(client.call("HELLO 3").starts_with(b"%"));
     assert!(client.call("NEARSIDE STATS").starts_with(b"%"));
 }
 

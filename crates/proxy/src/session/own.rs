@@ -146,6 +146,15 @@ impl Own {
         matches!(self, Own::Pinned(pinned) if pinned.is_held())
     }
 
+    /// MULTI was said, and neither EXEC nor DISCARD.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        match self {
+            Own::None => false,
+            Own::Unplaced(_) => true,
+            Own::Pinned(pinned) => pinned.multi.is_some(),
+        }
+    }
+
     /// Bytes that the server has not taken.
     pub(crate) fn queued(&self) -> usize {
         self.lane().map_or(0, |lane| lane.queued())

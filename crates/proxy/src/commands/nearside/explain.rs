@@ -94,6 +94,10 @@ impl Subject<'_> {
         if self.session.worker().is_overloaded() {
             return "miss: all buffers together are past buffer-memory".to_owned();
         }
+        if state.own.is_held() {
+            return "miss: this client watches keys, or tracks what it reads: the server has to see its reads"
+                .to_owned();
+        }
         if state.order.write_pending(self.key) {
             return "miss: a write of this client is not answered yet".to_owned();
         }

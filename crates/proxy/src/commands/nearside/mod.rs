@@ -10,13 +10,12 @@ use nearside_resp::{Request, encode};
 
 use super::{Flow, client, info, wrong_arity};
 use crate::session::Session;
-use crate::session::own::Own;
 use crate::session::state::State;
 
 /// Whether this is for [`run`].
 pub(super) fn is_meant(state: &State, request: &Request<'_>) -> bool {
     // Not in a transaction, nor where only replies to few commands can be told from messages.
-    request.arg(0).eq_ignore_ascii_case(b"nearside") && !state.is_restricted && matches!(state.own, Own::None)
+    request.arg(0).eq_ignore_ascii_case(b"nearside") && !state.is_restricted && !state.own.is_in_transaction()
 }
 
 /// Runs a subcommand.
