@@ -195,6 +195,7 @@ fn stats_are_those_of_info() {
     let stats = map(&client.call("NEARSIDE STATS"));
     assert!(stats["cache_hits"].integer().unwrap() > 0 && stats.contains_key("keys_touched"), "{stats:?}");
     assert_eq!(text(&stats, "upstream"), format!("redis://127.0.0.1:{}", redis.port()));
+    assert!(client.call("HELLO 3").starts_with(b"%"));
     assert!(client.call("NEARSIDE STATS").starts_with(b"%"));
 }
 
