@@ -26,6 +26,8 @@ pub enum Figure {
     P999Us,
     /// Memory of the contestant at the end of the turn.
     ResidentMb,
+    /// The part of the commands that were answered sooner than the upstream, which is far away, can be reached.
+    Hits,
     /// Commands that its upstream did for each that clients sent.
     UpstreamCommands,
     /// Connections that it had to its upstream at the end of the turn.
@@ -66,6 +68,7 @@ impl Figure {
             Self::P99Us => "p99 µs",
             Self::P999Us => "p99.9 µs",
             Self::ResidentMb => "RSS MB",
+            Self::Hits => "hits %",
             Self::UpstreamCommands => "upstream cmds/cmd",
             Self::UpstreamConnections => "upstream conns",
             Self::LoadBusy => "load core %",
@@ -82,6 +85,7 @@ impl Figure {
     pub fn show(self, value: f64) -> String {
         match self {
             Self::LoadBusy => format!("{:.0}", value * 100.0),
+            Self::Hits => format!("{:.1}", value * 100.0),
             Self::UpstreamConnections => format!("{value:.0}"),
             _ => short(value),
         }

@@ -48,6 +48,12 @@ impl Outcome {
         self.latency.value_at_quantile(quantile) as f64 / 1000.0
     }
 
+    /// The part of the commands (or pipelines) whose latency was less than `time`, 0 to 1.
+    pub fn sooner_than(&self, time: Duration) -> f64 {
+        let sooner = self.latency.count_between(0, nanoseconds(time).saturating_sub(1));
+        sooner as f64 / self.latency.len() as f64
+    }
+
     /// Why this run says nothing about the server, if so. `ceiling`: the commands a second that the driver reaches by itself.
     pub fn limited_by_driver(&self, ceiling: Option<f64>) -> Option<String> {
         let busy = self.driver_busy();
@@ -82,6 +88,15 @@ mod tests {
 
     fn outcome(driver_cpu: Duration) -> Outcome {
         Outcome { commands: 1000, elapsed: Duration::from_secs(1), driver_cpu, latency: times(), late: None }
+    }
+
+    #[test]
+    fn the_part_that_was_sooner_than_a_time_is_counted() {
+        let mut outcome = outcome(Duration::ZERO);
+        for microseconds in [50, 60, 70, 1200] {
+            outcome.latency.record(microseconds * 1000).expect("in range");
+        }
+        assert_eq!(outcome.sooner_than(Duration::from_millis(1)), 0.75);
     }
 
     #[test]

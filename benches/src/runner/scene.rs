@@ -12,10 +12,10 @@ use crate::scenarios::{Measure, Point, Scenario};
 use crate::stage::cluster::Cluster;
 use crate::stage::crowd::Crowd;
 use crate::stage::relay::Relay;
-use crate::stage::{Addresses, Contestant, Kind, Server, Upstream};
+use crate::stage::{Addresses, Cache, Contestant, Kind, Server, Upstream};
 
 /// How far away a distant upstream is, there and back.
-const ROUND_TRIP: Duration = Duration::from_millis(1);
+pub(super) const ROUND_TRIP: Duration = Duration::from_millis(1);
 
 pub(super) struct Scene {
     scenario: &'static Scenario,
@@ -51,7 +51,7 @@ impl Scene {
         let (program, core) = (settings.programs.redis_server(), settings.cores.load);
         let upstream = settings
             .programs
-            .start(Kind::Redis, core, &Addresses { servers: Vec::new(), is_cluster: false }, "off")
+            .start(Kind::Redis, core, &Addresses { servers: Vec::new(), is_cluster: false }, None)
             .map_err(anyhow::Error::msg)??;
         let relay = match has(Upstream::Distant) {
             true => Some(Relay::to(upstream.address(), ROUND_TRIP, core)?),
@@ -101,8 +101,8 @@ impl Scene {
     /// Starts a contestant.
     pub(super) fn start(&mut self, contestant: Contestant, settings: &Settings) -> anyhow::Result<Server> {
         let addresses = self.addresses(contestant.upstream);
-        let started =
-            settings.programs.start(contestant.kind, settings.cores.measured, &addresses, self.scenario.cache);
+        let cache = Some(Cache { size: self.scenario.cache, max_age: self.scenario.max_age });
+        let started = settings.programs.start(contestant.kind, settings.cores.measured, &addresses, cache);
         let server = started.map_err(anyhow::Error::msg)??;
         let command = format!("{}: {}", contestant.name(), server.command());
         if !self.commands.iter().any(|known| known.starts_with(&format!("{}: ", contestant.name()))) {

@@ -15,10 +15,10 @@ use crate::load::idle::Idle;
 use crate::load::tape::KEY_LEN;
 use crate::load::{Load, LoadError, Outcome, Protocol, Schedule, Tape, preload};
 use crate::runner::Settings;
-use crate::runner::scene::{Scene, Seat};
+use crate::runner::scene::{ROUND_TRIP, Scene, Seat};
 use crate::scenarios::{Measure, Point};
 use crate::stage::sockets::connections_to;
-use crate::stage::{Kind, Server};
+use crate::stage::{Kind, Server, Upstream};
 
 /// Until a connection counts as idle and gives its buffers back (Nearside looks every second), and until an allocator has
 /// given back what it does not need.
@@ -92,6 +92,9 @@ impl Scene {
                 UpstreamCommands,
                 (after.upstream_commands - before.upstream_commands) / outcome.commands as f64,
             );
+            if seat.contestant.upstream == Upstream::Distant && seat.contestant.kind.caches() {
+                turn.insert(Hits, outcome.sooner_than(ROUND_TRIP));
+            }
             let ports = self.ports_behind(seat.contestant.upstream);
             turn.insert(UpstreamConnections, connections_to(server.pid(), &ports)? as f64);
         }

@@ -21,6 +21,8 @@ pub struct Scenario {
     pub contestants: &'static [Contestant],
     /// The size of Nearside's cache where it is on.
     pub cache: &'static str,
+    /// How long that cache serves a reply at most.
+    pub max_age: &'static str,
     /// Whether caches are filled with all keys first.
     pub fill: bool,
     /// How each turn is done.

@@ -65,6 +65,15 @@ pub struct Addresses {
     pub is_cluster: bool,
 }
 
+/// The cache of a Nearside, in the words of its flags.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache {
+    /// How much it holds, in all.
+    pub size: &'static str,
+    /// How long it serves a reply at most.
+    pub max_age: &'static str,
+}
+
 /// The programs, as far as they are there.
 #[derive(Debug)]
 pub struct Programs {
@@ -191,14 +200,14 @@ impl Programs {
         versions
     }
 
-    /// Starts a contestant on `core` before `upstream`; with a cache of `cache` if it is Nearside and has one. `Err(text)`
-    /// in the result: it is absent.
+    /// Starts a contestant on `core` before `upstream`; with `cache`, if it is Nearside with its cache on. `Err(text)` in the
+    /// result: it is absent.
     pub fn start(
         &self,
         kind: Kind,
         core: usize,
         upstream: &Addresses,
-        cache: &str,
+        cache: Option<Cache>,
     ) -> Result<anyhow::Result<Server>, String> {
         let program = self.of(kind)?;
         Ok(Server::start(&program, core, |place, command| match kind {
@@ -210,7 +219,7 @@ impl Programs {
                 command.arg("--config").arg(settings);
                 nearside(place, command, upstream, cache)
             }
-            Kind::Forward | Kind::ForwardBefore => nearside(place, command, upstream, "off"),
+            Kind::Forward | Kind::ForwardBefore => nearside(place, command, upstream, None),
             Kind::Twemproxy => twemproxy(place, command, upstream),
             Kind::Envoy => envoy(place, command, upstream),
             Kind::Go => reference_service(place, command, upstream),
@@ -229,12 +238,16 @@ pub(crate) fn redis(place: &Place<'_>, command: &mut Command) -> io::Result<()> 
     Ok(())
 }
 
-fn nearside(place: &Place<'_>, command: &mut Command, upstream: &Addresses, cache: &str) -> io::Result<()> {
+fn nearside(place: &Place<'_>, command: &mut Command, upstream: &Addresses, cache: Option<Cache>) -> io::Result<()> {
     let servers: Vec<String> = upstream.servers.iter().map(SocketAddr::to_string).collect();
     let scheme = if upstream.is_cluster { "redis-cluster" } else { "redis" };
     let url = format!("{scheme}://{}", servers.join(","));
     command.args(["--listen", &place.address.to_string(), "--upstream", &url]);
-    command.args(["--workers", "1", "--cache-size", cache, "--max-clients", "15000", "--admin", "off"]);
+    command.args(["--workers", "1", "--max-clients", "15000", "--admin", "off"]);
+    match cache {
+        Some(Cache { size, max_age }) => command.args(["--cache-size", size, "--max-age", max_age]),
+        None => command.args(["--cache-size", "off"]),
+    };
     Ok(())
 }
 

@@ -15,5 +15,5 @@ pub mod relay;
 pub mod server;
 pub mod sockets;
 
-pub use contestant::{Addresses, Contestant, Kind, Programs, Upstream};
+pub use contestant::{Addresses, Cache, Contestant, Kind, Programs, Upstream};
 pub use server::Server;
