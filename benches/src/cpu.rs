@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,6 +24,12 @@ pub fn of_process(pid: u32) -> io::Result<Duration> {
         }
     }
     Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// CPU time that another thread of this process, `thread`, has used so far.
+pub fn of_thread(thread: Pid) -> io::Result<Duration> {
+    let line = fs::read_to_string(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero()))?;
+    Ok(Duration::from_nanos(parse_schedstat(&line)?))
 }
 
 /// CPU time this thread has used so far.
@@ -143,6 +150,25 @@ mod tests {
         while of_this_thread() < before + Duration::from_millis(5) {
             assert!(began.elapsed() < Duration::from_secs(30), "no CPU time was seen");
         }
+    }
+
+    #[test]
+    fn a_thread_is_told_from_the_others_of_its_process() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (finish, finished) = std::sync::mpsc::channel::<()>();
+        let sleeper = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).expect("somebody waits for it");
+            // Until the other end is dropped.
+            let _ = finished.recv();
+        });
+        let thread = told.recv().expect("it tells");
+        let before = (of_this_thread(), of_thread(thread).expect("it runs"));
+        while of_this_thread() < before.0 + Duration::from_millis(20) {}
+        assert!(of_thread(thread).expect("it runs") < before.1 + Duration::from_millis(10));
+        let own = of_thread(rustix::thread::gettid()).expect("it runs");
+        assert!(own >= Duration::from_millis(5), "{own:?}");
+        drop(finish);
+        sleeper.join().expect("it ends");
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub enum Figure {
     UpstreamCommands,
     /// Connections that it had to its upstream at the end of the turn.
     UpstreamConnections,
-    /// The part of the time in which the load's core was used by the driver and the upstream.
+    /// The part of the time in which the load's core was used by the driver, the upstream, and the relay to it if it is
+    /// far away.
     LoadBusy,
     /// From the start of the process until it accepts a connection.
     ListeningMs,

@@ -133,6 +133,11 @@ impl Scene {
         }
     }
 
+    /// What holds everything on its way between a contestant and a distant upstream.
+    pub(super) fn relay_to(&self, upstream: Upstream) -> Option<&Relay> {
+        self.relay.as_ref().filter(|_| upstream == Upstream::Distant)
+    }
+
     /// The ports of connections to what stands behind a contestant.
     pub(super) fn ports_behind(&self, upstream: Upstream) -> Vec<u16> {
         self.addresses(upstream).servers.iter().map(SocketAddr::port).collect()

@@ -17,6 +17,7 @@ use crate::load::{Load, LoadError, Outcome, Protocol, Schedule, Tape, preload};
 use crate::runner::Settings;
 use crate::runner::scene::{ROUND_TRIP, Scene, Seat};
 use crate::scenarios::{Measure, Point};
+use crate::stage::relay::Relay;
 use crate::stage::sockets::connections_to;
 use crate::stage::{Kind, Server, Upstream};
 
@@ -77,9 +78,10 @@ impl Scene {
             load = load.with_lifetime(lifetime);
         }
         run(&mut load, point, rate, settings.turn / WARM_UP, settings).context("warming up")?;
-        let before = Sample::take(server, behind)?;
+        let relay = self.relay_to(seat.contestant.upstream);
+        let before = Sample::take(server, behind, relay)?;
         let outcome = run(&mut load, point, rate, settings.turn, settings)?;
-        let after = Sample::take(server, behind)?;
+        let after = Sample::take(server, behind, relay)?;
         let mut turn = figures(&before, &after, &outcome);
         turn.insert(ResidentMb, server.resident()? as f64 / 1e6);
         if let Some(rate) = rate {
@@ -123,29 +125,32 @@ fn run(
 struct Sample {
     cpu: Duration,
     upstream_cpu: Duration,
+    /// Of the relay that leads there; nothing without one.
+    relay_cpu: Duration,
     upstream_commands: f64,
 }
 
 impl Sample {
-    fn take(server: &Server, behind: &[Server]) -> anyhow::Result<Self> {
+    fn take(server: &Server, behind: &[Server], relay: Option<&Relay>) -> anyhow::Result<Self> {
         let mut upstream_commands = 0.0;
         for server in behind {
             upstream_commands += server.info("total_commands_processed")?;
         }
         let upstream_cpu = behind.iter().map(Server::cpu).sum::<Result<_, _>>()?;
-        Ok(Self { cpu: server.cpu()?, upstream_cpu, upstream_commands })
+        let relay_cpu = relay.map(Relay::cpu).transpose()?.unwrap_or_default();
+        Ok(Self { cpu: server.cpu()?, upstream_cpu, relay_cpu, upstream_commands })
     }
 }
 
 fn figures(before: &Sample, after: &Sample, outcome: &Outcome) -> Turn {
-    let beside = (after.upstream_cpu - before.upstream_cpu).as_secs_f64() / outcome.elapsed.as_secs_f64();
+    let beside = (after.upstream_cpu - before.upstream_cpu) + (after.relay_cpu - before.relay_cpu);
     Turn::from([
         (CpuUs, (after.cpu - before.cpu).as_secs_f64() * 1e6 / outcome.commands as f64),
         (Throughput, outcome.throughput()),
         (P50Us, outcome.latency_us(0.5)),
         (P99Us, outcome.latency_us(0.99)),
         (P999Us, outcome.latency_us(0.999)),
-        (LoadBusy, outcome.driver_busy() + beside),
+        (LoadBusy, outcome.driver_busy() + beside.as_secs_f64() / outcome.elapsed.as_secs_f64()),
     ])
 }
 

@@ -6,12 +6,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustix::process::Pid;
 
 use crate::cpu;
 use crate::load::schedule::Timer;
@@ -32,6 +34,8 @@ pub struct Relay {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
     waker: Waker,
+    /// What the kernel calls its thread.
+    thread_id: Pid,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -58,18 +62,27 @@ impl Relay {
             held_bytes: 0,
         };
         let until = ended.clone();
+        let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
+            // Nobody waits for it only if there is no relay any more.
+            let _ = tell.send(rustix::thread::gettid());
             // Without a relay every contestant behind it fails, which the run then tells.
             if let Err(error) = cpu::pin_to(core).and_then(|()| passing.run(&until)) {
                 eprintln!("the relay ended: {error}");
             }
         });
-        Ok(Self { address, ended, waker, thread: Some(thread) })
+        let thread_id = told.recv().map_err(io::Error::other)?;
+        Ok(Self { address, ended, waker, thread_id, thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// CPU time it has used so far.
+    pub fn cpu(&self) -> io::Result<Duration> {
+        cpu::of_thread(self.thread_id)
     }
 }
 
@@ -245,6 +258,7 @@ mod tests {
         stream.read_exact(&mut received).expect("everything comes back");
         assert!(began.elapsed() >= round_trip);
         assert!(received == sent);
+        assert!(relay.cpu().expect("it runs") > Duration::ZERO);
         writing.join().expect("it was written");
         drop(stream);
         echo.join().expect("the end of the stream passes too");
