@@ -24,6 +24,8 @@ pub enum Figure {
     P99Us,
     /// 999 of 1,000 took no longer.
     P999Us,
+    /// In an open loop: to 99 of 100 commands the driver itself came no later than this after they were due.
+    LateUs,
     /// Memory of the contestant at the end of the turn.
     ResidentMb,
     /// The part of the commands that were answered sooner than the upstream, which is far away, can be reached.
@@ -68,6 +70,7 @@ impl Figure {
             Self::P50Us => "p50 µs",
             Self::P99Us => "p99 µs",
             Self::P999Us => "p99.9 µs",
+            Self::LateUs => "driver late at p99 µs",
             Self::ResidentMb => "RSS MB",
             Self::Hits => "hits %",
             Self::UpstreamCommands => "upstream cmds/cmd",

@@ -8,10 +8,10 @@ use hdrhistogram::Histogram;
 const LONGEST_NS: u64 = 60_000_000_000;
 
 /// The part of the time on a CPU from which the driver counts as the limit of a run.
-const FULL: f64 = 0.95;
+pub(crate) const FULL: f64 = 0.95;
 
 /// What part of the throughput that the driver reaches alone counts as its limit.
-const NEAR_CEILING: f64 = 0.9;
+pub(crate) const NEAR_CEILING: f64 = 0.9;
 
 /// How late the driver may be, of the p99 that it measured, before it is itself what the p99 shows.
 const LATE: f64 = 0.25;
@@ -48,6 +48,11 @@ impl Outcome {
         self.latency.value_at_quantile(quantile) as f64 / 1000.0
     }
 
+    /// In an open loop: a quantile of how late the driver itself was, in microseconds.
+    pub fn late_us(&self, quantile: f64) -> Option<f64> {
+        self.late.as_ref().map(|late| late.value_at_quantile(quantile) as f64 / 1000.0)
+    }
+
     /// The part of the commands (or pipelines) whose latency was less than `time`, 0 to 1.
     pub fn sooner_than(&self, time: Duration) -> f64 {
         let sooner = self.latency.count_between(0, nanoseconds(time).saturating_sub(1));
@@ -60,9 +65,9 @@ impl Outcome {
         if busy > FULL {
             return Some(format!("the driver was busy for {:.0} % of the time", busy * 100.0));
         }
-        if let Some(late) = &self.late {
-            let (late_us, p99_us) = (late.value_at_quantile(0.99) as f64 / 1000.0, self.latency_us(0.99));
-            if late_us > p99_us * LATE {
+        if let Some(late_us) = self.late_us(0.99) {
+            let p99_us = self.latency_us(0.99);
+            if shows_lateness(late_us, p99_us) {
                 return Some(format!("the driver itself was {late_us:.0} µs late at p99, of {p99_us:.0} µs measured"));
             }
         } else if let Some(ceiling) = ceiling.filter(|ceiling| self.throughput() > ceiling * NEAR_CEILING) {
@@ -70,6 +75,11 @@ impl Outcome {
         }
         None
     }
+}
+
+/// Whether latencies with this p99 show as much of the driver as of the server, if the driver itself was so late at p99.
+pub(crate) fn shows_lateness(late_us: f64, p99_us: f64) -> bool {
+    late_us > p99_us * LATE
 }
 
 /// A histogram of times, in nanoseconds.

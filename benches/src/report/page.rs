@@ -39,7 +39,9 @@ fn head(report: &Report) -> String {
          loop, commands are due at times decided beforehand and count from then.\n\
          - Every reply is compared with the one that belongs to the request, byte by byte.\n\
          - `≥` before a throughput: the load's core was full, or the driver did as much as it does by itself. The contestant \
-         could have done more; its CPU per command is not touched by that.\n\n\
+         could have done more; its CPU per command is not touched by that.\n\
+         - `≤` before latencies of an open loop: the driver itself came late to commands that were due, at p99 by more than a \
+         quarter of the p99 that it measured. The contestant may have been faster.\n\n\
          Versions:\n\n{versions}\n\
          `make bench SCENARIO=name` runs one scenario, and prints the same tables. The names: {names}. `make bench-quick` takes \
          a minute or two.\n\n",

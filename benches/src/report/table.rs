@@ -4,16 +4,11 @@ use std::fmt::Write;
 
 use crate::figures::Figure;
 use crate::goals;
+use crate::load::outcome::{FULL, NEAR_CEILING, shows_lateness};
 use crate::median::median;
 use crate::plot::short;
 use crate::report::scenario_of;
 use crate::results::{ContestantResult, PointResult, ScenarioResult};
-
-/// The part of its time from which the load's core counts as the limit of a closed loop.
-const FULL: f64 = 0.95;
-
-/// What part of what the driver reaches by itself counts as its limit.
-const NEAR_CEILING: f64 = 0.9;
 
 /// The table of each point of a scenario.
 pub fn scenario(result: &ScenarioResult) -> String {
@@ -55,8 +50,18 @@ fn has(point: &PointResult, figure: Figure) -> bool {
 
 fn cell(point: &PointResult, contestant: &ContestantResult, figure: Figure) -> String {
     let Some(value) = contestant.median(figure) else { return "–".to_owned() };
-    let at_least = if figure == Figure::Throughput && was_limited(point, contestant) { "≥ " } else { "" };
-    format!("{at_least}{}", figure.show(value))
+    let bound = match figure {
+        Figure::Throughput if was_limited(point, contestant) => "≥ ",
+        Figure::P50Us | Figure::P99Us | Figure::P999Us if was_late(contestant) => "≤ ",
+        _ => "",
+    };
+    format!("{bound}{}", figure.show(value))
+}
+
+/// Whether latencies are those of a driver that came late to what was due.
+fn was_late(contestant: &ContestantResult) -> bool {
+    let late_and_p99 = contestant.median(Figure::LateUs).zip(contestant.median(Figure::P99Us));
+    late_and_p99.is_some_and(|(late_us, p99_us)| shows_lateness(late_us, p99_us))
 }
 
 /// Whether the load's core had no time left, or the driver did as much as it can.
@@ -97,4 +102,30 @@ pub fn goals(results: &[ScenarioResult], all: bool) -> String {
         rows += 1;
     }
     if rows == 0 { String::new() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Turn;
+
+    fn contestant(figures: &[(Figure, f64)]) -> ContestantResult {
+        let turns = vec![Turn::from_iter(figures.iter().copied())];
+        ContestantResult { contestant: "somebody".to_owned(), turns, failure: None, latency: None }
+    }
+
+    fn point(ceiling: Option<f64>, contestants: Vec<ContestantResult>) -> PointResult {
+        PointResult { point: "a load".to_owned(), ceiling, contestants }
+    }
+
+    #[test]
+    fn latencies_of_a_late_driver_are_upper_bounds() {
+        let turns =
+            |late_us| vec![contestant(&[(Figure::P50Us, 70.0), (Figure::P99Us, 1000.0), (Figure::LateUs, late_us)])];
+        let (late, early) = (point(None, turns(251.0)), point(None, turns(250.0)));
+        assert_eq!(cell(&late, &late.contestants[0], Figure::P50Us), "≤ 70.0");
+        assert_eq!(cell(&late, &late.contestants[0], Figure::P99Us), "≤ 1,000");
+        assert_eq!(cell(&late, &late.contestants[0], Figure::LateUs), "251");
+        assert_eq!(cell(&early, &early.contestants[0], Figure::P99Us), "1,000");
+    }
 }

@@ -86,6 +86,7 @@ impl Scene {
         turn.insert(ResidentMb, server.resident()? as f64 / 1e6);
         if let Some(rate) = rate {
             turn.insert(Offered, rate);
+            turn.extend(outcome.late_us(0.99).map(|late_us| (LateUs, late_us)));
         }
         if seat.contestant.kind != Kind::Redis {
             let per_command = |total: Duration| total.as_secs_f64() * 1e6 / outcome.commands as f64;

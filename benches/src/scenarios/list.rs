@@ -170,6 +170,7 @@ pub const ALL: &[Scenario] = &[
             P50Us,
             P99Us,
             P999Us,
+            LateUs,
             ResidentMb,
             UpstreamCommands,
             UpstreamConnections,

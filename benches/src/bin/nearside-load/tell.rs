@@ -46,8 +46,8 @@ pub(crate) fn table(arguments: &Arguments, measured: &Measured) {
     let ceiling =
         measured.ceiling.map_or(String::new(), |ceiling| format!("; alone it reaches {ceiling:.0} commands/s"));
     println!("driver      {:.0} % busy{ceiling}", outcome.driver_busy() * 100.0);
-    if let Some(late) = &outcome.late {
-        println!("            {:.0} µs late at p99", late.value_at_quantile(0.99) as f64 / 1000.0);
+    if let Some(late_us) = outcome.late_us(0.99) {
+        println!("            {late_us:.0} µs late at p99");
     }
     for (pid, cpu_us) in &measured.cpu_us {
         println!("process     {pid}: {cpu_us:.3} µs CPU per command");
