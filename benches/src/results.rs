@@ -22,7 +22,7 @@ pub struct ScenarioResult {
 pub struct PointResult {
     /// Its name.
     pub point: String,
-    /// Commands a second that the driver reaches by itself.
+    /// Commands a second that the driver reached with the responder that does nothing but answer.
     pub ceiling: Option<f64>,
     /// In the order of the list.
     pub contestants: Vec<ContestantResult>,
@@ -46,6 +46,14 @@ impl PointResult {
     /// Of one of those who took part.
     pub fn of(&self, contestant: &str) -> Option<&ContestantResult> {
         self.contestants.iter().find(|result| result.contestant == contestant)
+    }
+
+    /// Commands a second that the driver reaches by itself. Unknown where it reached more with a contestant: then it was
+    /// the responder that could do no more.
+    pub fn known_ceiling(&self) -> Option<f64> {
+        let fastest = self.contestants.iter().filter_map(|contestant| contestant.median(Figure::Throughput));
+        let fastest = fastest.fold(0.0, f64::max);
+        self.ceiling.filter(|ceiling| fastest <= *ceiling)
     }
 }
 

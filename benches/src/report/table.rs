@@ -68,7 +68,7 @@ fn was_late(contestant: &ContestantResult) -> bool {
 fn was_limited(point: &PointResult, contestant: &ContestantResult) -> bool {
     let is_full = contestant.median(Figure::LoadBusy).is_some_and(|busy| busy > FULL);
     let throughput = contestant.median(Figure::Throughput).unwrap_or_default();
-    is_full || point.ceiling.is_some_and(|ceiling| throughput > ceiling * NEAR_CEILING)
+    is_full || point.known_ceiling().is_some_and(|ceiling| throughput > ceiling * NEAR_CEILING)
 }
 
 /// A line for each contestant without figures, or with fewer than there are rounds.
@@ -79,8 +79,19 @@ fn failures(point: &PointResult) -> String {
             let _ = write!(text, "\n{}: {failure}\n", contestant.contestant);
         }
     }
-    if let Some(ceiling) = point.ceiling {
-        let _ = write!(text, "\nThe driver by itself reaches {} commands/s.\n", short(ceiling));
+    match (point.known_ceiling(), point.ceiling) {
+        (Some(ceiling), _) => {
+            let _ = write!(text, "\nThe driver by itself reaches {} commands/s.\n", short(ceiling));
+        }
+        (None, Some(responder)) => {
+            let _ = write!(
+                text,
+                "\nWhat the driver reaches by itself is not known: the responder that it is measured with does {} commands/s, \
+                 fewer than the fastest contestant.\n",
+                short(responder)
+            );
+        }
+        (None, None) => {}
     }
     text
 }
@@ -116,6 +127,22 @@ mod tests {
 
     fn point(ceiling: Option<f64>, contestants: Vec<ContestantResult>) -> PointResult {
         PointResult { point: "a load".to_owned(), ceiling, contestants }
+    }
+
+    #[test]
+    fn a_throughput_near_the_drivers_own_is_a_lower_bound() {
+        let rates = [95.0, 50.0].map(|rate| contestant(&[(Figure::Throughput, rate)]));
+        let limited = point(Some(100.0), rates.into());
+        assert_eq!(cell(&limited, &limited.contestants[0], Figure::Throughput), "≥ 95.0");
+        assert_eq!(cell(&limited, &limited.contestants[1], Figure::Throughput), "50.0");
+    }
+
+    #[test]
+    fn a_responder_slower_than_a_contestant_is_no_ceiling() {
+        let rates = [120.0, 95.0].map(|rate| contestant(&[(Figure::Throughput, rate)]));
+        let point = point(Some(100.0), rates.into());
+        assert_eq!(cell(&point, &point.contestants[1], Figure::Throughput), "95.0");
+        assert!(failures(&point).contains("is not known"));
     }
 
     #[test]
