@@ -4,7 +4,7 @@ use crate::figures::Figure;
 use crate::median::median;
 use crate::plot::short;
 use crate::results::ScenarioResult;
-use crate::stage::Kind;
+use crate::stage::{Contestant, Kind, Upstream};
 
 /// One thing to reach.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ enum Value {
     Of(Kind, Figure),
     /// A contestant's figure over another's in the same round.
     Ratio(Figure, Kind, Kind),
+    /// A contestant's figure before a cluster over its own before one server in the same round.
+    BeforeCluster(Figure, Kind),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +64,7 @@ use Figure::{
     UpstreamConnections,
 };
 use Kind::{Envoy, Forward, Go, Hit, Python, Redis, Twemproxy};
-use Value::{Of, Ratio};
+use Value::{BeforeCluster, Of, Ratio};
 use Wanted::{AtLeast, AtMost};
 
 const DEPTH_1: (&str, &str) = ("depth", "depth 1, 50 connections");
@@ -78,6 +80,9 @@ const UNIFORM_1: (&str, &str) = ("uniform", "depth 1, 50 connections");
 const UNIFORM_16: (&str, &str) = ("uniform", "depth 16, 50 connections");
 const WRITES_1: (&str, &str) = ("writes", "depth 1, 50 connections");
 const WRITES_16: (&str, &str) = ("writes", "depth 16, 50 connections");
+const CLUSTER_1: (&str, &str) = ("cluster", "depth 1, 50 connections");
+const CLUSTER_16: (&str, &str) = ("cluster", "depth 16, 50 connections");
+const CLUSTER_64: (&str, &str) = ("cluster", "depth 64, 50 connections");
 
 /// All of them.
 pub const ALL: &[Goal] = &[
@@ -170,13 +175,55 @@ pub const ALL: &[Goal] = &[
     ),
     goal(7, "CPU with the cache on, of off, half writes, depth 1", WRITES_1, Ratio(CpuUs, Hit, Forward), AtMost(1.3)),
     goal(7, "CPU with the cache on, of off, half writes, depth 16", WRITES_16, Ratio(CpuUs, Hit, Forward), AtMost(1.3)),
+    goal(
+        8,
+        "CPU per hit before a cluster, of a standalone upstream, depth 1",
+        CLUSTER_1,
+        BeforeCluster(CpuUs, Hit),
+        AtMost(1.1),
+    ),
+    goal(
+        8,
+        "CPU per hit before a cluster, of a standalone upstream, depth 16",
+        CLUSTER_16,
+        BeforeCluster(CpuUs, Hit),
+        AtMost(1.1),
+    ),
+    goal(
+        8,
+        "CPU per hit before a cluster, of a standalone upstream, depth 64",
+        CLUSTER_64,
+        BeforeCluster(CpuUs, Hit),
+        AtMost(1.1),
+    ),
+    goal(
+        8,
+        "CPU per forwarded command before a cluster, of a standalone upstream, depth 1",
+        CLUSTER_1,
+        BeforeCluster(CpuUs, Forward),
+        AtMost(1.1),
+    ),
+    goal(
+        8,
+        "CPU per forwarded command before a cluster, of a standalone upstream, depth 16",
+        CLUSTER_16,
+        BeforeCluster(CpuUs, Forward),
+        AtMost(1.1),
+    ),
+    goal(
+        8,
+        "CPU per forwarded command before a cluster, of a standalone upstream, depth 64",
+        CLUSTER_64,
+        BeforeCluster(CpuUs, Forward),
+        AtMost(1.1),
+    ),
 ];
 
 impl Goal {
     /// Where it stands by `results`.
     pub fn standing(&self, results: &[ScenarioResult]) -> Standing {
         let values = self.values(results).unwrap_or_default();
-        let unit = if matches!(self.value, Ratio(..)) { " ×" } else { "" };
+        let unit = if matches!(self.value, Ratio(..) | BeforeCluster(..)) { " ×" } else { "" };
         let (to_reach, wanted) = match self.wanted {
             AtMost(most) => (format!("≤ {}{unit}", short_goal(most)), most),
             AtLeast(least) => (format!("≥ {}{unit}", short_goal(least)), least),
@@ -198,9 +245,9 @@ impl Goal {
         Standing { to_reach, reached, ratio: Some(middle / wanted), is_met: Some(is_met) }
     }
 
-    /// A part of `depth` is in `quick` too.
+    /// A part of `depth` and of `cluster` is in `quick` too.
     fn is_measured_quickly(&self, result: &ScenarioResult) -> bool {
-        (self.scenario, result.scenario.as_str()) == ("depth", "quick")
+        result.scenario == "quick" && ["depth", "cluster"].contains(&self.scenario)
     }
 
     /// One a round.
@@ -215,6 +262,10 @@ impl Goal {
                 Some(turns.iter().filter_map(|turn| turn.get(&figure).copied()).collect())
             }
             Ratio(figure, of, to) => Some(point.of(of.name())?.ratios(point.of(to.name())?, figure)),
+            BeforeCluster(figure, kind) => {
+                let of = |upstream| point.of(&Contestant { kind, upstream }.name());
+                Some(of(Upstream::Cluster)?.ratios(of(Upstream::One)?, figure))
+            }
         }
     }
 }
@@ -230,7 +281,6 @@ mod tests {
     use crate::figures::Turn;
     use crate::results::{ContestantResult, PointResult};
     use crate::scenarios;
-    use crate::stage::Upstream;
 
     #[test]
     fn every_goal_is_measured_by_a_scenario_of_the_whole_benchmark() {
@@ -240,17 +290,15 @@ mod tests {
             assert!(scenario.in_full, "{}", goal.what);
             let point = scenario.points.iter().find(|point| point.name == goal.point);
             let point = point.unwrap_or_else(|| panic!("{}: no point {:?}", goal.scenario, goal.point));
-            let kinds = match goal.value {
-                Of(kind, _) => vec![kind],
-                Ratio(_, of, to) => vec![of, to],
+            let compared = match goal.value {
+                Of(kind, _) => vec![(kind, false)],
+                Ratio(_, of, to) => vec![(of, false), (to, false)],
+                BeforeCluster(_, kind) => vec![(kind, true), (kind, false)],
             };
-            for kind in kinds {
-                let mut contestants = scenario.contestants.iter();
-                assert!(
-                    contestants.any(|each| each.kind == kind && each.upstream != Upstream::Cluster),
-                    "{}",
-                    goal.what
-                );
+            for (kind, is_before_cluster) in compared {
+                let is_meant =
+                    |each: &Contestant| each.kind == kind && (each.upstream == Upstream::Cluster) == is_before_cluster;
+                assert!(scenario.contestants.iter().any(is_meant), "{}", goal.what);
                 assert!(!point.without.contains(&kind), "{}", goal.what);
             }
         }
@@ -271,5 +319,22 @@ mod tests {
         let standing = ALL[0].standing(&results);
         assert_eq!((standing.reached.as_str(), standing.is_met), ("1.00 × (0.500 to 1.50)", Some(false)));
         assert_eq!(ALL[1].standing(&results).is_met, None);
+    }
+
+    #[test]
+    fn a_cluster_is_compared_with_one_server_in_the_quick_scenario_too() {
+        let of = |upstream, value| ContestantResult {
+            contestant: Contestant { kind: Hit, upstream }.name(),
+            turns: vec![Turn::from([(CpuUs, value)])],
+            failure: None,
+            latency: None,
+        };
+        let contestants = vec![of(Upstream::One, 10.0), of(Upstream::Cluster, 12.0)];
+        let point = PointResult { point: CLUSTER_1.1.to_owned(), ceiling: None, contestants };
+        let results = [ScenarioResult { scenario: "quick".to_owned(), commands: Vec::new(), points: vec![point] }];
+        let measured: Vec<_> =
+            ALL.iter().map(|goal| goal.standing(&results)).filter(|it| it.is_met.is_some()).collect();
+        assert_eq!(measured.len(), 1);
+        assert_eq!((measured[0].reached.as_str(), measured[0].is_met), ("1.20 ×", Some(false)));
     }
 }
