@@ -139,8 +139,11 @@ pub const ALL: &[Scenario] = &[
         title: "1,000 connections, 70 % GET and 30 % SET, Zipf keys",
         about: "100,000 keys with 16-byte values, asked for by Zipf's law (exponent 0.99). Once in a closed loop, as fast as \
                 each can; once in an open loop, at 70 % of what the Go service reached in the closed loop of the same round. \
-                A SET through Nearside drops the key, which the next GET fetches again, as somebody else may have written too; \
-                the reference services keep what was set, and whatever anybody else writes they never see.",
+                A SET through Nearside drops the key, as somebody else may have written too; and a key that changes more often than \
+                it is read is passed by for a while, so most reads of keys that are seldom read go upstream, uncached. What the cache \
+                spares here is a part of the upstream's commands (upstream cmds/cmd) and the time that they take, not CPU of \
+                Nearside, which takes no more with its cache off. The reference services keep what was set, and whatever anybody \
+                else writes they never see.",
         contestants: EVERYBODY,
         points: &[
             Point {
@@ -317,7 +320,8 @@ pub const ALL: &[Scenario] = &[
         name: "uniform",
         title: "Where a cache loses: uniform reads over 100 times the cache",
         about: "GET of two million keys, all equally often, with a cache of 2 MiB, which holds less than a hundredth of them. Nearly \
-                every read is a miss, which costs Nearside the fetch, its bookkeeping, and an eviction.",
+                every read is a miss. In a full cache a key is fetched at its second read only, if that comes soon: most reads are \
+                forwarded, and cost Nearside a lookup and some bookkeeping besides.",
         contestants: &[FORWARD, HIT, REDIS],
         cache: "2MiB",
         fill: false,
@@ -330,7 +334,9 @@ pub const ALL: &[Scenario] = &[
     Scenario {
         name: "writes",
         title: "Where a cache loses: keys written as often as read",
-        about: "GET and SET, half and half, of 10,000 keys. Every SET drops a key from the cache, so about half of the reads are misses.",
+        about: "GET and SET, half and half, of 10,000 keys. Every SET drops a key from the cache, and keys that change as often as \
+                they are read are passed by for a while: nearly every read goes upstream and is not cached, as the upstream's \
+                commands show.",
         contestants: &[FORWARD, HIT, REDIS],
         points: &[
             Point { name: "depth 1, 50 connections", mix: "get=50,set=50", ..GETS },
