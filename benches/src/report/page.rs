@@ -37,6 +37,8 @@ fn head(report: &Report) -> String {
          that clients were answered.\n\
          - Latency in a closed loop leaves out what a stall did to requests that were not sent meanwhile. Only where it says open \
          loop, commands are due at times decided beforehand and count from then.\n\
+         - One process of each contestant serves all tables of a scenario, in every round: RSS has in it what a later table left \
+         behind in an earlier round.\n\
          - Every reply is compared with the one that belongs to the request, byte by byte.\n\
          - `≥` before a throughput: the load's core was full, or the driver did as much as it does by itself. The contestant \
          could have done more; its CPU per command is not touched by that.\n\

@@ -46,6 +46,21 @@ const GETS: Point = Point {
 const ALL_FIGURES: &[Figure] =
     &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, LoadBusy];
 
+/// Those, and what shows in an open loop, or with many connections.
+const WITH_CONNECTIONS: &[Figure] = &[
+    CpuUs,
+    UpstreamCpuUs,
+    Throughput,
+    P50Us,
+    P99Us,
+    P999Us,
+    LateUs,
+    ResidentMb,
+    UpstreamCommands,
+    UpstreamConnections,
+    LoadBusy,
+];
+
 const USUAL: Scenario = Scenario {
     name: "",
     title: "",
@@ -166,19 +181,7 @@ pub const ALL: &[Scenario] = &[
                 ..GETS
             },
         ],
-        figures: &[
-            CpuUs,
-            UpstreamCpuUs,
-            Throughput,
-            P50Us,
-            P99Us,
-            P999Us,
-            LateUs,
-            ResidentMb,
-            UpstreamCommands,
-            UpstreamConnections,
-            LoadBusy,
-        ],
+        figures: WITH_CONNECTIONS,
         ..USUAL
     },
     Scenario {
@@ -246,6 +249,7 @@ pub const ALL: &[Scenario] = &[
             Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
             Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
         ],
+        figures: WITH_CONNECTIONS,
         ..USUAL
     },
     Scenario {
