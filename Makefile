@@ -103,7 +103,7 @@ lint: ## formatting and clippy, no warning allowed
 	cargo clippy --locked --all-targets -p nearside-nearcache-model -- -D warnings
 	cargo clippy --locked --all-targets -p nearside-resp-fuzz -- -D warnings
 
-bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in half an hour; SCENARIO=name prints one; with BEFORE=program, SCENARIO=change compares two builds
+bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in three quarters of an hour; SCENARIO=name prints one; with BEFORE=program, SCENARIO=change compares two builds
 	@.ci/need cargo cc redis-server
 	@benches/contestants/prepare
 	cargo build --release -p nearside -p nearside-benches

@@ -72,7 +72,7 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
         let contestants = scene.names(point);
         results.push(PointResult { point: point.name.to_owned(), ceiling, contestants });
     }
-    for round in 0..settings.rounds.min(scene.scenario().most_rounds) {
+    for round in 0..settings.rounds {
         for index in 0..group.len() {
             let rate = rate(&group[index], &results[0], round as usize);
             // Elsewhere than before: a cache would have all that was asked for in the rounds before.

@@ -21,9 +21,10 @@ use crate::stage::relay::Relay;
 use crate::stage::sockets::connections_to;
 use crate::stage::{Kind, Server, Upstream};
 
-/// Until a connection counts as idle and gives its buffers back (Nearside looks every second), and until an allocator has
-/// given back what it does not need.
-const SETTLE: Duration = Duration::from_millis(2500);
+/// Until a connection counts as idle and gives its buffers back, and until an allocator has given back what it does not
+/// need. Nearside looks every second; Redis once a second at connections that have asked nothing for 2 s, and every 5 s
+/// at how much of its reply buffer each has used (clientsCronResizeQueryBuffer and clientsCronResizeOutputBuffer, server.c).
+const SETTLE: Duration = Duration::from_secs(6);
 
 /// What part of a turn comes before it, unmeasured: connections and buffers find their size.
 const WARM_UP: u32 = 4;

@@ -74,7 +74,6 @@ const USUAL: Scenario = Scenario {
     points: &[GETS],
     figures: ALL_FIGURES,
     plot: Some(CpuUs),
-    most_rounds: u32::MAX,
     in_full: true,
 };
 
@@ -294,7 +293,6 @@ pub const ALL: &[Scenario] = &[
         points: &[Point { name: "10,000 idle connections", connections: 10_000, ..GETS }],
         figures: &[Connections, BytesPerConnection, ResidentMb],
         plot: Some(BytesPerConnection),
-        most_rounds: 3,
         ..USUAL
     },
     Scenario {
@@ -317,7 +315,6 @@ pub const ALL: &[Scenario] = &[
         ],
         figures: &[BytesPerItem, ResidentMb],
         plot: Some(BytesPerItem),
-        most_rounds: 3,
         ..USUAL
     },
     Scenario {

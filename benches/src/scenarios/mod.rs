@@ -33,8 +33,6 @@ pub struct Scenario {
     pub figures: &'static [Figure],
     /// What its plot shows.
     pub plot: Option<Figure>,
-    /// Fewer rounds than usual, if each takes long and all are much alike.
-    pub most_rounds: u32,
     /// Whether it is part of the whole benchmark, which writes docs/benchmarks.md.
     pub in_full: bool,
 }
