@@ -10,7 +10,8 @@ pub(super) fn markdown(report: &Report) -> String {
     let mut text = head(report);
     let _ = writeln!(
         text,
-        "## To reach\n\nThe proxy's own CPU, always; what stands behind it has a column of its own below.\n"
+        "## To reach\n\nThe proxy's own CPU, always; what stands behind it has a column of its own below. What is in the way \
+         where it says **no**: [decision 15](decisions/0015-where-the-time-goes.md).\n"
     );
     text.push_str(&table::goals(&report.scenarios, true));
     text.push('\n');
