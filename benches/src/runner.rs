@@ -3,6 +3,7 @@
 //! Figures of one machine drift from minute to minute by more than the contestants differ. So they take turns in short
 //! rounds, each round gives a ratio in that same round, and the median of the ratios is what is told.
 
+pub mod beside;
 mod scene;
 mod turn;
 

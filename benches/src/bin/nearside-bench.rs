@@ -11,7 +11,7 @@ use nearside_benches::cpu::{self, Cores};
 use nearside_benches::load::idle::raise_file_limit;
 use nearside_benches::machine::Machine;
 use nearside_benches::report::{self, Report};
-use nearside_benches::runner::{self, Settings};
+use nearside_benches::runner::{self, Settings, beside};
 use nearside_benches::scenarios::{self, Scenario};
 use nearside_benches::stage::{Kind, Programs};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -80,6 +80,11 @@ fn main() -> anyhow::Result<()> {
         settings.rounds, arguments.turn_ms, settings.cores.measured, settings.cores.load
     );
     let began = Instant::now();
+    // Before all that takes long: if it fails, it fails at once.
+    let cross_checks = match arguments.write {
+        Some(_) => beside::redis_benchmark(&settings)?,
+        None => None,
+    };
     let mut results = Vec::new();
     for scenario in chosen {
         let result = runner::run(scenario, &settings).with_context(|| format!("scenario {}", scenario.name))?;
@@ -100,6 +105,7 @@ fn main() -> anyhow::Result<()> {
         rounds: settings.rounds,
         turn_ms: settings.turn.as_millis(),
         minutes: began.elapsed().as_secs().div_ceil(60),
+        cross_checks,
         scenarios: results,
     };
     match &arguments.write {

@@ -10,11 +10,13 @@
 //! connection   what one connection has yet to send, and yet to get
 //! outcome      throughput, latency, and whether the driver was the limit; `error`: why there is none
 //! ceiling      what the driver reaches by itself
+//! cross_check  what redis-benchmark tells of the same server
 //! idle         connections that were used once and are kept
 //! ```
 
 pub mod ceiling;
 mod connection;
+pub mod cross_check;
 pub mod driver;
 pub mod error;
 pub mod idle;

@@ -10,6 +10,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::figures::Figure;
+use crate::load::cross_check::CrossCheck;
 use crate::machine::Machine;
 use crate::plot;
 use crate::results::{PointResult, ScenarioResult};
@@ -30,6 +31,8 @@ pub struct Report {
     pub turn_ms: u128,
     /// How long all of it took, in minutes.
     pub minutes: u64,
+    /// What redis-benchmark tells beside the driver; none if it is not installed.
+    pub cross_checks: Option<Vec<CrossCheck>>,
     /// What came of it.
     pub scenarios: Vec<ScenarioResult>,
 }

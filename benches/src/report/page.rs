@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
+use crate::load::cross_check::{CrossCheck, ROUNDS};
+use crate::plot::short;
 use crate::report::{Report, latency_file, open_loops, plot_file, scenario_of, table};
 use crate::results::ScenarioResult;
+use crate::runner::beside::{CONNECTIONS, KEYS, VALUE_LEN};
 
 /// All of it.
 pub(super) fn markdown(report: &Report) -> String {
@@ -18,6 +21,7 @@ pub(super) fn markdown(report: &Report) -> String {
     for result in &report.scenarios {
         section(&mut text, result);
     }
+    text.push_str(&beside_redis_benchmark(report));
     text
 }
 
@@ -55,6 +59,27 @@ fn head(report: &Report) -> String {
         system = machine.system,
         names = names(&report.scenarios),
     )
+}
+
+fn beside_redis_benchmark(report: &Report) -> String {
+    let mut text = format!(
+        "## The load driver beside redis-benchmark\n\n\
+         What two programs agree on can be believed. GET of {keys} keys with {VALUE_LEN}-byte values over {CONNECTIONS} connections, \
+         from a Redis on core 0; the driver of this benchmark and redis-benchmark on core 1, by turns; medians of {ROUNDS} turns each. Of a \
+         pipeline the driver counts up to the last reply, redis-benchmark up to the first.\n\n",
+        keys = short(f64::from(KEYS)),
+    );
+    let Some(checks) = &report.cross_checks else {
+        return text + "Not done in this run: redis-benchmark is not installed.\n";
+    };
+    text.push_str("| | commands/s | p50 µs | p99 µs |\n|---|---:|---:|---:|\n");
+    for CrossCheck { depth, ours, theirs } in checks {
+        for (program, told) in [("this driver", ours), ("redis-benchmark", theirs)] {
+            let figures = [told.throughput, told.p50_us, told.p99_us].map(short).join(" | ");
+            let _ = writeln!(text, "| depth {depth}, {program} | {figures} |");
+        }
+    }
+    text
 }
 
 fn names(results: &[ScenarioResult]) -> String {

@@ -6,7 +6,6 @@
 //! ```
 
 mod arguments;
-mod cross_check;
 mod tell;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -18,7 +17,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use nearside_benches::cpu::{self, Cores};
 use nearside_benches::load::idle::raise_file_limit;
-use nearside_benches::load::{Load, Outcome, Protocol, Schedule, Tape, Watch, Workload, ceiling, preload};
+use nearside_benches::load::{Load, Outcome, Protocol, Schedule, Tape, Watch, Workload, ceiling, cross_check, preload};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -48,7 +47,10 @@ fn main() -> anyhow::Result<()> {
     }
     let stopped = stop_flag()?;
     if arguments.cross_check {
-        return cross_check::run(&arguments, address, &workload, &stopped);
+        let duration = Duration::from_secs_f64(arguments.seconds);
+        let connections = arguments.connections as usize;
+        tell::cross_check(&cross_check::run(address, connections, &workload, duration, &stopped)?);
+        return Ok(());
     }
     let ceiling = match arguments.no_ceiling {
         true => None,

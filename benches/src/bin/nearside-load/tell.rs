@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nearside_benches::load::Outcome;
+use nearside_benches::load::cross_check::{self, CrossCheck, Told};
 use nearside_benches::plot;
 use serde_json::{Value, json};
 
@@ -54,6 +55,16 @@ pub(crate) fn table(arguments: &Arguments, measured: &Measured) {
     }
     if let Some(reason) = outcome.limited_by_driver(measured.ceiling) {
         println!("NOTE        the driver was the limit: {reason}; throughput and latency say little about the server");
+    }
+}
+
+pub(crate) fn cross_check(CrossCheck { depth, ours, theirs }: &CrossCheck) {
+    println!("medians of {} turns each          commands/s    p50 µs    p99 µs", cross_check::ROUNDS);
+    for (name, Told { throughput, p50_us, p99_us }) in [("nearside-load", ours), ("redis-benchmark", theirs)] {
+        println!("{name:<30}  {throughput:>10.0}  {p50_us:>8.0}  {p99_us:>8.0}");
+    }
+    if *depth > 1 {
+        println!("of a pipeline, nearside-load counts up to the last reply, redis-benchmark up to the first");
     }
 }
 

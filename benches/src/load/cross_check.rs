@@ -1,5 +1,6 @@
 //! The driver beside redis-benchmark on the same server: what two programs agree on can be believed.
 
+use std::io;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
@@ -7,36 +8,79 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nearside_benches::load::{Ask, Load, Spread, Tape, Workload, unwatched};
-use nearside_benches::median::median;
+use serde::Serialize;
 
-use crate::arguments::Arguments;
+use crate::load::driver::{Load, unwatched};
+use crate::load::keys::Spread;
+use crate::load::tape::Tape;
+use crate::load::workload::{Ask, Protocol, Workload};
+use crate::median::median;
 
-const ROUNDS: usize = 5;
+/// The other program.
+const PROGRAM: &str = "redis-benchmark";
 
-/// What both tell.
-struct Told {
-    throughput: f64,
-    p50_us: f64,
-    p99_us: f64,
+/// How often each has its turn.
+pub const ROUNDS: u32 = 5;
+
+/// Shorter turns say little.
+const SHORTEST_TURN: Duration = Duration::from_millis(200);
+
+/// What both programs tell of the same server under the same load.
+#[derive(Debug, Serialize)]
+pub struct CrossCheck {
+    /// Commands in a pipeline.
+    pub depth: usize,
+    /// This driver.
+    pub ours: Told,
+    /// redis-benchmark.
+    pub theirs: Told,
 }
 
-/// Both in turns, for the seconds that were asked for in all.
-pub(crate) fn run(
-    arguments: &Arguments,
+/// What one of them tells; medians over its turns.
+#[derive(Debug, Serialize)]
+pub struct Told {
+    /// Commands a second.
+    pub throughput: f64,
+    /// Half of the pipelines took no longer.
+    pub p50_us: f64,
+    /// 99 of 100 took no longer.
+    pub p99_us: f64,
+}
+
+impl Told {
+    fn medians(turns: &[Self]) -> Self {
+        let of = |figure: fn(&Self) -> f64| median(turns.iter().map(figure));
+        Self { throughput: of(|told| told.throughput), p50_us: of(|told| told.p50_us), p99_us: of(|told| told.p99_us) }
+    }
+}
+
+/// Whether redis-benchmark can be run here.
+pub fn is_installed() -> io::Result<bool> {
+    match Command::new(PROGRAM).arg("--version").output() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Both in turns, for `duration` in all, on the server at `address`, which has the keys. redis-benchmark runs on the cores
+/// of this thread. `stopped` ends it early, with an error.
+pub fn run(
     address: SocketAddr,
+    connections: usize,
     workload: &Workload,
+    duration: Duration,
     stopped: &AtomicBool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<CrossCheck> {
     let test = match workload.mix.single() {
         Some(Ask::Get) => "get",
         Some(Ask::Set) => "set",
-        _ => bail!("--cross-check compares get or set alone: redis-benchmark has no mixes"),
+        _ => bail!("get or set alone can be compared: redis-benchmark has no mixes"),
     };
     ensure!(workload.spread == Spread::Uniform, "redis-benchmark asks for all keys equally often");
     let tape = Arc::new(Tape::of_pipelines(workload));
-    let mut load = Load::connect(address, arguments.connections as usize, workload.protocol, &tape)?;
-    let turn = Duration::from_secs_f64(arguments.seconds / (2 * ROUNDS) as f64).max(Duration::from_millis(200));
+    let mut load = Load::connect(address, connections, workload.protocol, &tape)?;
+    let turn = (duration / (2 * ROUNDS)).max(SHORTEST_TURN);
     let mut throughput = load.closed(turn, &mut unwatched).context("warming up")?.throughput();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
@@ -50,30 +94,25 @@ pub(crate) fn run(
             p50_us: outcome.latency_us(0.5),
             p99_us: outcome.latency_us(0.99),
         });
-        theirs.push(redis_benchmark(arguments, address, test, (throughput * turn.as_secs_f64()) as u64)?);
+        let commands = (throughput * turn.as_secs_f64()) as u64;
+        theirs.push(redis_benchmark(address, connections, workload, test, commands)?);
     }
-    println!("medians of {ROUNDS} turns each          commands/s    p50 µs    p99 µs");
-    print_row("nearside-load", &ours);
-    print_row("redis-benchmark", &theirs);
-    if workload.depth > 1 {
-        println!("of a pipeline, nearside-load counts up to the last reply, redis-benchmark up to the first");
-    }
-    Ok(())
+    Ok(CrossCheck { depth: workload.depth, ours: Told::medians(&ours), theirs: Told::medians(&theirs) })
 }
 
-fn print_row(name: &str, turns: &[Told]) {
-    let of = |figure: fn(&Told) -> f64| median(turns.iter().map(figure));
-    let (throughput, p50_us, p99_us) = (of(|told| told.throughput), of(|told| told.p50_us), of(|told| told.p99_us));
-    println!("{name:<30}  {throughput:>10.0}  {p50_us:>8.0}  {p99_us:>8.0}");
-}
-
-fn redis_benchmark(arguments: &Arguments, address: SocketAddr, test: &str, commands: u64) -> anyhow::Result<Told> {
-    let mut command = Command::new("redis-benchmark");
+fn redis_benchmark(
+    address: SocketAddr,
+    connections: usize,
+    workload: &Workload,
+    test: &str,
+    commands: u64,
+) -> anyhow::Result<Told> {
+    let mut command = Command::new(PROGRAM);
     command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-t", test, "--csv"]);
-    command.args(["-c", &arguments.connections.to_string(), "-P", &arguments.depth.to_string()]);
-    command.args(["-r", &arguments.keys.to_string(), "-d", &arguments.value_size.to_string()]);
+    command.args(["-c", &connections.to_string(), "-P", &workload.depth.to_string()]);
+    command.args(["-r", &workload.keys.to_string(), "-d", &workload.value_len.to_string()]);
     command.args(["-n", &commands.max(1).to_string()]);
-    if arguments.resp == 3 {
+    if workload.protocol == Protocol::Resp3 {
         command.arg("-3");
     }
     let output = command.output().context("redis-benchmark does not start (it comes with redis-tools)")?;
