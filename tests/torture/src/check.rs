@@ -125,7 +125,10 @@ impl Checker {
         for read in history.reads.iter().filter(|read| read.path == Path::Direct) {
             self.findings.control_reads += 1;
             let Some(timeline) = self.timelines.get(&read.key) else { continue };
-            if timeline.staleness(read, Overwriters::All).is_some() || timeline.outlived(read).is_some() {
+            let is_wrong = |reading: &Read| {
+                timeline.staleness(reading, Overwriters::All).is_some() || timeline.outlived(reading).is_some()
+            };
+            if timeline.readings(read).iter().all(is_wrong) {
                 self.findings.control_anomalies += 1;
                 self.control.entry((read.key, read.content)).or_default().push((read.began, read.ended));
             }
@@ -151,8 +154,15 @@ impl Checker {
         self.findings.violations.extend(violations);
     }
 
-    /// How long what was read had been replaced, and what is wrong with that.
+    /// How long what was read had been replaced, and what is wrong with that. Of all that may have been read the best counts.
     fn broken(&self, timeline: &Timeline, read: &Read, overwriters: Overwriters) -> (Option<Nanos>, Vec<Violation>) {
+        let readings = timeline.readings(read);
+        let all = readings.iter().map(|reading| self.broken_as(timeline, reading, overwriters));
+        all.min_by_key(|(stale, violations)| (violations.len(), *stale)).unwrap_or_default()
+    }
+
+    /// The same, where it is known what was read.
+    fn broken_as(&self, timeline: &Timeline, read: &Read, overwriters: Overwriters) -> (Option<Nanos>, Vec<Violation>) {
         let stale = timeline.staleness(read, overwriters);
         let mut violations = Vec::new();
         let mut add = |promise, what: &str, by: Nanos| {

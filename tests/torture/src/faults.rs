@@ -154,6 +154,7 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
                 is_restricted: false,
                 reads: 0,
                 declares_all: true,
+                has_field_expiry: false,
             };
             let began = shared.clock.now();
             let reply = proxy.client().call("FLUSHALL");
@@ -166,7 +167,15 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
 }
 
 fn flush_beside(world: &World, shared: &Shared, history: &mut History) {
-    let asker = Asker { client: 0, path: Path::Direct, db: 0, is_restricted: false, reads: 0, declares_all: true };
+    let asker = Asker {
+        client: 0,
+        path: Path::Direct,
+        db: 0,
+        is_restricted: false,
+        reads: 0,
+        declares_all: true,
+        has_field_expiry: false,
+    };
     let began = shared.clock.now();
     match &world.upstream {
         Upstream::Cluster(cluster) => {

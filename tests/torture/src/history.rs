@@ -27,7 +27,8 @@ pub enum Content {
     Nothing,
     /// The value of this number.
     Value(u64),
-    /// A value that nobody was told: that of an increment whose reply was lost.
+    /// A value that nobody was told: that of an increment whose reply was lost, or one of which a client only asked whether
+    /// it is there.
     Unknown,
 }
 

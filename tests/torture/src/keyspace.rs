@@ -124,6 +124,15 @@ impl Keyspace {
         }
     }
 
+    /// What HEXISTS tells of a key: that nothing is there, or something.
+    pub fn presence(reply: &Reply) -> Result<Content, Misread> {
+        match reply.integer() {
+            Some(0) => Ok(Content::Nothing),
+            Some(1) => Ok(Content::Unknown),
+            _ => Err(Misread::NotItsOwn),
+        }
+    }
+
     /// Which value a reply is. The error: it is none of this key, or none at all.
     pub fn content(&self, key: Key, reply: &Reply) -> Result<Content, Misread> {
         if matches!(&reply.0[..], b"$-1\r\n" | b"_\r\n" | b"$0\r\n\r\n" | b"*0\r\n" | b"%0\r\n") {

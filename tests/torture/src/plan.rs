@@ -44,6 +44,8 @@ pub struct Asker {
     /// Its scripts declare every key that they write. Of others Redis itself makes a mess while slots move: they fail half
     /// way, or leave a key at both nodes.
     pub declares_all: bool,
+    /// Its Redis knows fields that expire by themselves.
+    pub has_field_expiry: bool,
 }
 
 /// Errors that say: not executed.
@@ -83,7 +85,7 @@ impl Plan {
         match kind {
             Kind::Text => Self::write_text(keys, asker, key, number, random),
             Kind::Counter => Self::write_counter(keys, key, number, random),
-            Kind::Hash => Self::write_hash(keys, key, number, random),
+            Kind::Hash => Self::write_hash(keys, asker, key, number, random),
         }
     }
 
@@ -120,7 +122,9 @@ impl Plan {
             (Kind::Text | Kind::Counter, 1) => {
                 Self::new(Means::Reads(vec![key]), [words(&["GETRANGE", name, "0", "-1"])])
             }
-            (Kind::Hash, 0..5) => Self::new(Means::Reads(vec![key]), [words(&["HGETALL", name])]),
+            (Kind::Hash, 0..3) => Self::new(Means::Reads(vec![key]), [words(&["HGETALL", name])]),
+            (Kind::Hash, 3..5) => Self::new(Means::Reads(vec![key]), [words(&["HMGET", name, FIELD])]),
+            (Kind::Hash, 5..7) => Self::new(Means::Reads(vec![key]), [words(&["HEXISTS", name, FIELD])]),
             _ => Self::read_one(keys, key),
         }
     }
@@ -189,13 +193,37 @@ impl Plan {
         Self::new(means, [words(&["SET", name, &number.to_string()])])
     }
 
-    fn write_hash(keys: &Keyspace, key: Key, number: u64, random: &mut fastrand::Rng) -> Self {
+    fn write_hash(keys: &Keyspace, asker: Asker, key: Key, number: u64, random: &mut fastrand::Rng) -> Self {
         let name = &keys.get(key).name;
         let (content, request) = match random.u8(..4) {
             0 => (Content::Nothing, words(&["HDEL", name, FIELD])),
+            1 if asker.has_field_expiry => return Self::write_mortal_field(keys, asker, key, number, random),
             _ => (Content::Value(number), words(&["HSET", name, FIELD, &keys.value(key, number)])),
         };
         Self::new(Means::Writes { contents: vec![(key, content)], life: None, names_keys: true }, [request])
+    }
+
+    /// Sets the field and its time to live at once: of that alone, or of the field alone, nobody learns.
+    fn write_mortal_field(keys: &Keyspace, asker: Asker, key: Key, number: u64, random: &mut fastrand::Rng) -> Self {
+        let name = &keys.get(key).name;
+        let value = keys.value(key, number);
+        let life = short_life(random);
+        let millis = life.as_millis().to_string();
+        let contents = vec![(key, Content::Value(number))];
+        let means = Means::Writes { contents, life: Some(nanos(life)), names_keys: true };
+        if asker.path == Path::Direct || random.bool() {
+            let script = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]); \
+                          redis.call('HPEXPIRE', KEYS[1], ARGV[3], 'FIELDS', 1, ARGV[1]); \
+                          return redis.status_reply('OK')";
+            return Self::new(means, [words(&["EVAL", script, "1", name, FIELD, &value, &millis])]);
+        }
+        let requests = [
+            words(&["MULTI"]),
+            words(&["HSET", name, FIELD, &value]),
+            words(&["HPEXPIRE", name, &millis, "FIELDS", "1", FIELD]),
+            words(&["EXEC"]),
+        ];
+        Self::new(means, requests)
     }
 
     /// What is sent, to be shown.
@@ -248,7 +276,7 @@ impl Plan {
     fn is_done(&self, reply: &Reply) -> bool {
         match self.requests.last().expect("there is a command")[0].as_str() {
             "DEL" | "UNLINK" | "HDEL" | "HSET" => reply.integer().is_some(),
-            "EXEC" => reply.elements().len() == 2 && reply.elements()[0] == "+OK\r\n",
+            "EXEC" => is_set_with_life(reply),
             _ => *reply == "+OK\r\n",
         }
     }
@@ -262,13 +290,14 @@ impl Plan {
         reply: &Reply,
         history: &mut History,
     ) {
-        let is_array = self.requests[0][0] == "MGET";
-        let each = if is_array { reply.elements() } else { vec![reply.clone()] };
+        let command = self.requests[0][0].as_str();
+        let each = if matches!(command, "MGET" | "HMGET") { reply.elements() } else { vec![reply.clone()] };
         if each.len() != all.len() {
             return self.wrong(reply, history);
         }
         for (&key, reply) in all.iter().zip(&each) {
-            match keys.content(key, reply) {
+            let content = if command == "HEXISTS" { Keyspace::presence(reply) } else { keys.content(key, reply) };
+            match content {
                 Ok(_) if asker.is_restricted && !keys.get(key).is_open() => {
                     let what = format!("{}: {reply:?} for a user who may not read it", self.shown());
                     history.strange.push(Strange::NotForThisClient(what));
@@ -324,6 +353,13 @@ impl Plan {
     fn wrong(&self, reply: &Reply, history: &mut History) {
         history.strange.push(Strange::WrongReply { request: self.shown(), reply: reply.text() });
     }
+}
+
+/// Whether EXEC tells that something was set, and given a time to live.
+fn is_set_with_life(reply: &Reply) -> bool {
+    let [set, mortal] = &reply.elements()[..] else { return false };
+    // SET and PEXPIRE, or HSET and HPEXPIRE, which tells of each field.
+    (*set == "+OK\r\n" && *mortal == ":1\r\n") || (set.integer().is_some() && *mortal == "*1\r\n:1\r\n")
 }
 
 fn words(words: &[&str]) -> Vec<String> {

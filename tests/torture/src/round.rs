@@ -111,6 +111,7 @@ pub fn run(world: &mut World, fault: Fault, number: usize, seed: u64, clock: Clo
 impl Clients {
     fn start(world: &World, shared: Shared, fault: Fault, number: usize, random: &mut fastrand::Rng) -> Self {
         let mut threads = Vec::new();
+        let (declares_all, has_field_expiry) = (fault == Fault::MovedSlots, world.has_field_expiry());
         for at in 0..PROXIES * (READERS + WRITERS + RESTRICTED) {
             let (proxy, role) = (at % PROXIES, at / PROXIES);
             let asker = Asker {
@@ -119,7 +120,8 @@ impl Clients {
                 db: random.u16(..world.dbs()),
                 is_restricted: role >= READERS + WRITERS,
                 reads: if role < READERS { 97 } else { 40 },
-                declares_all: fault == Fault::MovedSlots,
+                declares_all,
+                has_field_expiry,
             };
             let (shared, address, random) = (shared.clone(), world.proxies[proxy].address().clone(), random.fork());
             threads.push(std::thread::spawn(move || through_proxy(&shared, &address, asker, random)));
@@ -128,8 +130,15 @@ impl Clients {
             for at in 0..DIRECT_READERS + DIRECT_WRITERS {
                 let client = threads.len();
                 let reads = if at < DIRECT_READERS { 100 } else { 40 };
-                let declares_all = fault == Fault::MovedSlots;
-                let asker = Asker { client, path: Path::Direct, db, is_restricted: false, reads, declares_all };
+                let asker = Asker {
+                    client,
+                    path: Path::Direct,
+                    db,
+                    is_restricted: false,
+                    reads,
+                    declares_all,
+                    has_field_expiry,
+                };
                 let (shared, redis, random) = (shared.clone(), world.redis(db), random.fork());
                 threads.push(std::thread::spawn(move || direct(&shared, redis, asker, random)));
             }

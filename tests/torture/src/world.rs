@@ -94,6 +94,17 @@ impl World {
         }
     }
 
+    /// Whether this Redis knows fields that expire by themselves, as it says itself.
+    #[must_use]
+    pub fn has_field_expiry(&self) -> bool {
+        let mut client = match &self.upstream {
+            Upstream::Cluster(cluster) => cluster.node(0).client(),
+            Upstream::Server { server, .. } => server.client(),
+        };
+        // Of a command that it does not know it tells nothing.
+        client.call("COMMAND INFO hpexpire").elements().iter().any(|told| !told.elements().is_empty())
+    }
+
     /// How many reads the proxies have answered from their caches so far.
     #[must_use]
     pub fn hits(&self) -> u64 {

@@ -57,6 +57,12 @@ impl Story {
         self
     }
 
+    /// A client asks only whether anything is there.
+    fn read_something(mut self, at: u64, path: Path) -> Self {
+        self.0.reads.push(read(at, path, Content::Unknown));
+        self
+    }
+
     fn broken(&self, terms: Terms) -> Vec<Promise> {
         self.check(terms).violations.iter().map(|violation| violation.promise).collect()
     }
@@ -132,6 +138,30 @@ fn nothing_outlives_its_time() {
     // Gone before its time.
     let broken = Story::default().mortal(10, OTHER, 1, 10_000).read_nothing(600, ONE).broken(TERMS);
     assert_eq!(broken, [Promise::BoundedStaleness]);
+}
+
+#[test]
+fn that_anything_is_there_is_wrong_only_where_every_value_would_be() {
+    let story = || Story::default().write(10, ONE, 1);
+    story().read_something(20, ONE).breaks(&[]);
+    story().write(20, ONE, 2).read_something(900, ONE).breaks(&[]);
+    story().delete(20, ONE).read_something(22, ONE).breaks(&[Promise::ReadYourWrites]);
+    story().delete(20, Path::Direct).read_something(521, ONE).breaks(&[]);
+    story().delete(20, Path::Direct).read_something(522, ONE).breaks(&[Promise::BoundedStaleness]);
+    story().delete(20, ONE).read_something(22, ONE).read_something(30, Path::Direct).breaks(&[]);
+    Story::default().write(30, ONE, 1).read_something(20, ONE).breaks(&[Promise::OwnReplies]);
+}
+
+#[test]
+fn a_field_that_has_expired_is_not_there() {
+    let story = || Story::default().write(10, ONE, 1).mortal(20, ONE, 2, 100);
+    story().read_something(125, ONE).breaks(&[]);
+    story().read_something(127, ONE).breaks(&[Promise::Expiry]);
+    story().read(127, OTHER, 2).breaks(&[Promise::Expiry]);
+    story().delete(30, OTHER).read_something(125, ONE).breaks(&[]);
+    // Somebody sets it again.
+    story().write(115, ONE, 3).read_something(127, ONE).breaks(&[]);
+    story().read_nothing(120, ONE).breaks(&[]);
 }
 
 #[test]

@@ -132,9 +132,20 @@ impl Timeline {
         }
     }
 
+    /// What may have been read: where a client only asked whether anything is there, each value that anybody had tried to
+    /// write by then.
+    pub(super) fn readings(&self, read: &Read) -> Vec<Read> {
+        if read.content != Content::Unknown {
+            return vec![*read];
+        }
+        let values = self.sources.keys().filter(|content| **content != Content::Nothing);
+        let readings = values.map(|&content| Read { content, ..*read });
+        readings.filter(|reading| self.source(reading).is_some()).collect()
+    }
+
     /// Whether anybody had tried to write what was read.
     pub(super) fn could_hold(&self, read: &Read) -> bool {
-        self.has_unknown || self.source(read).is_some()
+        self.has_unknown || self.readings(read).iter().any(|reading| self.source(reading).is_some())
     }
 
     /// The write that was read, or all those it may have been: the latest of each time.
