@@ -93,8 +93,38 @@ impl RedisCluster {
                 assert_eq!(reply, "+OK\r\n", "node {number} takes note of who has {:?}", migration.slots);
             }
         }
-        self.wait(&format!("all know the config epoch of node {}", migration.to), || {
-            let epoch = |witness| self.view(witness).member(target).map(|member| member.config_epoch);
+        self.wait_until_epoch_is_known(migration.to);
+    }
+
+    /// Gives slots to a primary as `redis-cli --cluster fix` may: no key moves. Their owners learn of it from the other
+    /// nodes, drop the keys and all that was written to them meanwhile, and have done so when this returns.
+    #[track_caller]
+    pub fn take_over(&self, slots: &[u16], to: usize) {
+        let _one_at_a_time = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = self.id(to);
+        for from in self.up().filter(|&from| from != to && self.is_primary(from)) {
+            let owned = self.slots(from).into_iter().filter(|slot| slots.contains(slot)).collect::<Vec<_>>();
+            let source = self.id(from);
+            let importing = self.tell_of_each(to, &owned, |slot| format!("SETSLOT {slot} IMPORTING {source}"));
+            let taken = self.tell_of_each(to, &owned, |slot| format!("SETSLOT {slot} NODE {own}"));
+            for reply in importing.iter().chain(&taken) {
+                assert_eq!(*reply, "+OK\r\n", "node {to} takes over {owned:?}");
+            }
+        }
+        self.wait(&format!("all know that node {to} has slots {slots:?}"), || {
+            let knows = |witness: usize| {
+                let view = self.view(witness);
+                slots.iter().all(|&slot| view.owner(slot) == Some(own))
+            };
+            self.up().find(|&witness| !knows(witness)).map_or(Ok(()), |witness| Err(format!("node {witness} does not")))
+        });
+        self.wait_until_epoch_is_known(to);
+    }
+
+    #[track_caller]
+    fn wait_until_epoch_is_known(&self, of: usize) {
+        self.wait(&format!("all know the config epoch of node {of}"), || {
+            let epoch = |witness| self.view(witness).member(self.id(of)).map(|member| member.config_epoch);
             let epochs = self.up().map(epoch).collect::<Vec<_>>();
             epochs.windows(2).all(|pair| pair[0] == pair[1]).then_some(()).ok_or_else(|| format!("{epochs:?}"))
         });

@@ -32,6 +32,8 @@ pub enum Fault {
     Takeover,
     /// Slots go to another primary with their keys, and on to a third.
     MovedSlots,
+    /// Primaries take over slots of others without their keys.
+    TakenSlots,
     /// A primary loses all other nodes, and keeps its clients.
     Isolation,
     /// CLIENT KILL of the connections that the proxies fetch by, again and again.
@@ -72,6 +74,7 @@ impl Fault {
         Self::Failover,
         Self::Kill,
         Self::MovedSlots,
+        Self::TakenSlots,
         Self::KilledLoaders,
         Self::Isolation,
         Self::HeldBack,
@@ -113,7 +116,7 @@ impl Fault {
     /// Whether keys vanish that nobody has deleted.
     #[must_use]
     pub fn loses_keys(self) -> bool {
-        matches!(self, Self::Eviction | Self::FlushAll)
+        matches!(self, Self::Eviction | Self::FlushAll | Self::TakenSlots)
     }
 
     /// Does it to the world, and leaves that well again. What the checker has to know of it is in the history.

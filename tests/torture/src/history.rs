@@ -122,6 +122,8 @@ pub struct Loss {
     pub from: Nanos,
     /// The next one.
     pub until: Nanos,
+    /// What was there before is gone as well: the slot was taken over without its keys.
+    pub is_of_all: bool,
 }
 
 impl History {

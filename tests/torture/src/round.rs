@@ -201,7 +201,7 @@ fn losses(shared: &Shared, control: &ControlReport) -> Vec<Loss> {
         let keys = shared.keys.all(|named| usize::from(named.tag) == tag);
         let loss = |times: &Range<Instant>| {
             let (from, until) = (shared.clock.at(times.start), shared.clock.at(times.end));
-            Loss { keys: keys.clone(), from, until }
+            Loss { keys: keys.clone(), from, until, is_of_all: false }
         };
         losses.extend(of_tag.iter().map(loss));
     }

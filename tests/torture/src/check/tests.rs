@@ -235,7 +235,7 @@ fn an_anomaly_is_redis_own_only_where_the_control_shows_it_too() {
 fn a_write_may_be_missed_if_direct_writes_of_that_time_were_lost() {
     let story = |from, until| {
         let mut story = Story::default().write(10, ONE, 1).write(20, ONE, 2).read(3000, ONE, 1);
-        story.0.losses.push(Loss { keys: vec![KEY], from: ms(from), until: ms(until) });
+        story.0.losses.push(Loss { keys: vec![KEY], from: ms(from), until: ms(until), is_of_all: false });
         story
     };
     story(15, 400).breaks(&[]);
@@ -243,6 +243,30 @@ fn a_write_may_be_missed_if_direct_writes_of_that_time_were_lost() {
     story(5, 19).breaks(&[Promise::ReadYourWrites, Promise::BoundedStaleness]);
     // What was written later is not lost.
     story(15, 400).write(410, ONE, 3).breaks(&[Promise::ReadYourWrites, Promise::BoundedStaleness]);
+}
+
+#[test]
+fn a_slot_that_is_taken_over_takes_all_that_was_there_before() {
+    let story = || {
+        let mut story = Story::default().write(10, ONE, 1).write(25, ONE, 2);
+        story.0.losses.push(Loss { keys: vec![KEY], from: ms(20), until: ms(30), is_of_all: true });
+        story
+    };
+    // What was written meanwhile may be gone or not, by whichever proxy.
+    story().read_nothing(29, ONE).read(29, OTHER, 2).breaks(&[]);
+    story().read_nothing(900, ONE).breaks(&[]);
+    story().read(900, ONE, 2).breaks(&[]);
+    // What was there before is gone, and nobody was told: known soon enough, not at once.
+    story().read(530, ONE, 1).breaks(&[]);
+    story().read(531, ONE, 1).breaks(&[Promise::BoundedStaleness]);
+    // So it is with what is written afterwards, which is not lost.
+    story().write(40, ONE, 3).read_nothing(42, ONE).breaks(&[Promise::ReadYourWrites]);
+    story().write(40, Path::Direct, 3).read_nothing(541, ONE).breaks(&[]);
+    story().write(40, Path::Direct, 3).read_nothing(542, ONE).breaks(&[Promise::BoundedStaleness]);
+    // The end finds it so too.
+    let mut story = story();
+    story.0.last_reads.push(read(5000, Path::Direct, Content::Nothing));
+    story.breaks(&[]);
 }
 
 #[test]

@@ -86,6 +86,9 @@ impl Timeline {
         // Before anything was written there was nothing.
         let nothing = sources.entry(Content::Nothing).or_default();
         nothing.push(Source { began: 0, latest_end: 0, latest_death: NEVER });
+        let emptied = || losses.iter().filter(|loss| loss.is_of_all);
+        let empty = |loss: &&Loss| Source { began: loss.from, latest_end: loss.until, latest_death: NEVER };
+        nothing.extend(emptied().map(empty));
         for write in writes {
             let death = write.life.map_or(NEVER, |life| end(write).saturating_add(life + slack));
             let source = Source { began: write.began, latest_end: end(write), latest_death: death };
@@ -112,7 +115,7 @@ impl Timeline {
         let counts = |write: &Write, which| which == Overwriters::All || is_kept(write);
         let overwrites = |which| {
             let ends = writes.iter().filter(|write| counts(write, which)).map(|write| (write.began, end(write)));
-            Overwrites::of(ends.collect())
+            Overwrites::of(ends.chain(emptied().map(|loss| (loss.from, loss.until))).collect())
         };
         let own = |which| {
             let of_proxy = |proxy: usize| {

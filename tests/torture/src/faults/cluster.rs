@@ -7,7 +7,7 @@ use super::{
     widen_tracking,
 };
 use crate::client::Shared;
-use crate::history::{History, Key};
+use crate::history::{History, Key, Loss};
 
 /// A slot and its neighbours move together.
 const SLOTS_EACH: u16 = 8;
@@ -50,6 +50,7 @@ pub(super) fn happen(
         Fault::ForcedFailover => cluster.promote(replica, Failover::Force),
         Fault::Takeover => cluster.promote(replica, Failover::Takeover),
         Fault::MovedSlots => move_slots(cluster, shared, &primaries),
+        Fault::TakenSlots => take_slots(cluster, shared, &primaries, history),
         Fault::Isolation => {
             cluster.isolate(primary);
             // By those who see both; the isolated one does not agree.
@@ -100,15 +101,33 @@ fn keys_of(cluster: &RedisCluster, shared: &Shared, node: usize) -> Vec<Key> {
 }
 
 fn move_slots(cluster: &RedisCluster, shared: &Shared, primaries: &[usize]) {
+    for &to in primaries {
+        for &slot in &slots_of(shared) {
+            cluster.move_slots(slot..slot + SLOTS_EACH, to);
+        }
+    }
+}
+
+/// Between two the caches fill, and what was true of the owner before has time to be wrong.
+fn take_slots(cluster: &RedisCluster, shared: &Shared, primaries: &[usize], history: &mut History) {
+    for &to in primaries {
+        let own = cluster.slots(to);
+        let slots: Vec<u16> = slots_of(shared).into_iter().filter(|slot| !own.contains(slot)).collect();
+        let keys = shared.keys.all(|named| slots.contains(&key_slot(named.name.as_bytes())));
+        let from = shared.clock.now();
+        cluster.take_over(&slots, to);
+        history.losses.push(Loss { keys, from, until: shared.clock.now(), is_of_all: true });
+        std::thread::sleep(SPELL);
+    }
+}
+
+/// The slots of all keys.
+fn slots_of(shared: &Shared) -> Vec<u16> {
     let all = shared.keys.all(|_| true);
     let mut slots: Vec<u16> = all.iter().map(|&key| key_slot(shared.keys.get(key).name.as_bytes())).collect();
     slots.sort_unstable();
     slots.dedup();
-    for &to in primaries {
-        for &slot in &slots {
-            cluster.move_slots(slot..slot + SLOTS_EACH, to);
-        }
-    }
+    slots
 }
 
 fn evict(cluster: &RedisCluster, primaries: &[usize]) {
