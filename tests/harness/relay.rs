@@ -22,6 +22,7 @@ struct Shared {
     /// Nothing passes to or from these addresses.
     cut_off: Mutex<Vec<IpAddr>>,
     tracked_delay_ms: AtomicU64,
+    proxied_delay_ms: AtomicU64,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -31,6 +32,25 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Makes a connection a tracked one.
 const TRACKING: &[u8] = b"TRACKING";
+/// How the names begin that Nearside gives all its connections.
+const PROXY: &[u8] = b"nearside-";
+
+/// What a connection's requests have told of it so far.
+#[derive(Debug, Default)]
+struct Told {
+    is_tracked: AtomicBool,
+    is_proxys: AtomicBool,
+}
+
+impl Told {
+    fn hear(&self, bytes: &[u8]) {
+        for (is_told, word) in [(&self.is_tracked, TRACKING), (&self.is_proxys, PROXY)] {
+            if bytes.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word)) {
+                is_told.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+}
 
 impl Relay {
     /// Listens on a port of its own and passes connections on to `target`.
@@ -43,6 +63,7 @@ impl Relay {
             stalled: AtomicBool::new(false),
             cut_off: Mutex::default(),
             tracked_delay_ms: AtomicU64::new(0),
+            proxied_delay_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
         });
@@ -76,8 +97,13 @@ impl Relay {
     /// What the server sends on connections with `CLIENT TRACKING` on arrives so much later from now on; on others, as
     /// soon as ever. So replies and invalidations are overtaken by what happens elsewhere.
     pub fn delay_tracked(&self, delay: Duration) {
-        let delay_ms = u64::try_from(delay.as_millis()).expect("a delay of less than an age");
-        self.shared.tracked_delay_ms.store(delay_ms, Ordering::SeqCst);
+        self.shared.tracked_delay_ms.store(millis(delay), Ordering::SeqCst);
+    }
+
+    /// The same for all connections of Nearside, those of its control plane too: a slow link, which those who write beside
+    /// it do not have.
+    pub fn delay_proxies(&self, delay: Duration) {
+        self.shared.proxied_delay_ms.store(millis(delay), Ordering::SeqCst);
     }
 
     /// New connections lead to another server from now on: a name or a virtual address has come to mean another machine.
@@ -127,26 +153,27 @@ impl Shared {
             open.retain(|stream| stream.peer_addr().is_ok());
             open.extend(ends);
         }
-        let tracked = Arc::new(AtomicBool::new(false));
-        let (shared, seen) = (Arc::clone(self), Arc::clone(&tracked));
+        let told = Arc::new(Told::default());
+        let (shared, hearing) = (Arc::clone(self), Arc::clone(&told));
         let (requests, to_server) = (client.try_clone()?, server.try_clone()?);
         std::thread::spawn(move || {
-            shared.copy(source, requests, to_server, |bytes| {
-                if bytes.windows(TRACKING.len()).any(|window| window.eq_ignore_ascii_case(TRACKING)) {
-                    seen.store(true, Ordering::SeqCst);
-                }
-            });
+            shared.copy(source, requests, to_server, |bytes| hearing.hear(bytes));
         });
         let shared = Arc::clone(self);
         std::thread::spawn(move || {
             let delays = Arc::clone(&shared);
-            shared.copy(source, server, client, |_| {
-                if tracked.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(delays.tracked_delay_ms.load(Ordering::SeqCst)));
-                }
-            });
+            shared.copy(source, server, client, |_| std::thread::sleep(delays.delay(&told)));
         });
         Ok(())
+    }
+
+    /// How much later arrives what the server sends on a connection of which so much is known.
+    fn delay(&self, told: &Told) -> Duration {
+        let of = |is_meant: &AtomicBool, delay_ms: &AtomicU64| {
+            if is_meant.load(Ordering::SeqCst) { delay_ms.load(Ordering::SeqCst) } else { 0 }
+        };
+        let tracked = of(&told.is_tracked, &self.tracked_delay_ms);
+        Duration::from_millis(tracked.max(of(&told.is_proxys, &self.proxied_delay_ms)))
     }
 
     fn cut_off(&self) -> MutexGuard<'_, Vec<IpAddr>> {
@@ -171,4 +198,8 @@ impl Shared {
         let _ = to.shutdown(Shutdown::Both);
         let _ = from.shutdown(Shutdown::Both);
     }
+}
+
+fn millis(delay: Duration) -> u64 {
+    u64::try_from(delay.as_millis()).expect("a delay of less than an age")
 }

@@ -5,7 +5,7 @@ mod server;
 
 use std::time::Duration;
 
-use nearside_tests::{Client, Nearside};
+use nearside_tests::{Client, Nearside, Relay};
 use rustix::process::Signal;
 
 use crate::client::Shared;
@@ -46,6 +46,8 @@ pub enum Fault {
     HeldBack,
     /// What Redis sends on connections that track keys arrives late.
     Delay,
+    /// What Redis sends on any connection of the proxies arrives late, their control plane's too.
+    SlowLink,
     /// Redis can remember only a few tracked keys.
     TrackingOverflow,
     /// Redis throws keys away for lack of memory.
@@ -85,6 +87,7 @@ impl Fault {
         Self::CutConnections,
         Self::Takeover,
         Self::TrackingOverflow,
+        Self::SlowLink,
         Self::StopBriefly,
         Self::Eviction,
         Self::StoppedProxy,
@@ -100,6 +103,7 @@ impl Fault {
         Self::CutConnections,
         Self::HeldBack,
         Self::Delay,
+        Self::SlowLink,
         Self::TrackingOverflow,
         Self::Eviction,
         Self::StoppedProxy,
@@ -196,6 +200,15 @@ fn in_silence(shared: &Shared, keys: Vec<Key>, history: &mut History, during: im
     let from = shared.clock.now();
     during();
     history.silences.push(Silence { keys, from, until: shared.clock.now() });
+}
+
+/// Delays grow, and end; `delay` sets one at the relays.
+fn delay_for_a_while<'a>(relays: impl Iterator<Item = &'a Relay> + Clone, delay: impl Fn(&Relay, Duration)) {
+    for late in [SPELL / 20, SPELL / 5] {
+        relays.clone().for_each(|relay| delay(relay, late));
+        std::thread::sleep(SPELL);
+    }
+    relays.for_each(|relay| delay(relay, Duration::ZERO));
 }
 
 fn kill_loaders(client: &mut Client) {

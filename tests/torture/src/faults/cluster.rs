@@ -1,10 +1,10 @@
 //! What happens to a cluster.
 
-use nearside_tests::{Failover, RedisCluster, key_slot};
+use nearside_tests::{Failover, RedisCluster, Relay, key_slot};
 
 use super::{
-    BETWEEN, BRIEFLY, FILLERS, Fault, SPELL, give_memory, in_silence, kill_loaders, overflow_tracking, shrink_memory,
-    widen_tracking,
+    BETWEEN, BRIEFLY, FILLERS, Fault, SPELL, delay_for_a_while, give_memory, in_silence, kill_loaders,
+    overflow_tracking, shrink_memory, widen_tracking,
 };
 use crate::client::Shared;
 use crate::history::{History, Key, Loss};
@@ -79,12 +79,10 @@ pub(super) fn happen(
             }
         }
         Fault::Delay => {
-            for delay in [SPELL / 20, SPELL / 5] {
-                primaries.iter().for_each(|&node| cluster.gate(node).delay_tracked(delay));
-                std::thread::sleep(SPELL);
-            }
-            primaries.iter().for_each(|&node| cluster.gate(node).delay_tracked(std::time::Duration::ZERO));
+            delay_for_a_while(primaries.iter().map(|&node| cluster.gate(node)), Relay::delay_tracked);
         }
+        // The control plane may ask a replica.
+        Fault::SlowLink => delay_for_a_while((0..nodes).map(|node| cluster.gate(node)), Relay::delay_proxies),
         Fault::TrackingOverflow => {
             primaries.iter().for_each(|&node| overflow_tracking(&mut cluster.node(node).client()));
             std::thread::sleep(SPELL);

@@ -1,12 +1,10 @@
 //! What happens to a server of its own.
 
-use std::time::Duration;
-
 use nearside_tests::{RedisServer, Relay};
 
 use super::{
-    BETWEEN, BRIEFLY, FILLERS, Fault, SPELL, give_memory, in_silence, kill_loaders, overflow_tracking, shrink_memory,
-    widen_tracking,
+    BETWEEN, BRIEFLY, FILLERS, Fault, SPELL, delay_for_a_while, give_memory, in_silence, kill_loaders,
+    overflow_tracking, shrink_memory, widen_tracking,
 };
 use crate::client::Shared;
 use crate::history::History;
@@ -43,13 +41,8 @@ pub(super) fn happen(fault: Fault, server: &mut RedisServer, relay: &Relay, shar
                 std::thread::sleep(BETWEEN);
             }
         }
-        Fault::Delay => {
-            for delay in [SPELL / 20, SPELL / 5] {
-                relay.delay_tracked(delay);
-                std::thread::sleep(SPELL);
-            }
-            relay.delay_tracked(Duration::ZERO);
-        }
+        Fault::Delay => delay_for_a_while(std::iter::once(relay), Relay::delay_tracked),
+        Fault::SlowLink => delay_for_a_while(std::iter::once(relay), Relay::delay_proxies),
         Fault::TrackingOverflow => {
             overflow_tracking(&mut server.client());
             std::thread::sleep(SPELL);
