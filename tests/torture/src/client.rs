@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use nearside_tests::{Address, Client, ClusterClient, Reply, request};
 
-use crate::history::{Clock, History, Nanos, Path, Read, Strange};
-use crate::keyspace::Keyspace;
+use crate::history::{Clock, History, Key, Nanos, Path, Read, Strange};
+use crate::keyspace::{Keyspace, Kind};
 use crate::plan::{Asker, Plan};
 
 /// A reply that takes longer hangs: several times what the program may need, as machines may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(12);
 /// Commands in one write at most.
 const DEPTH: usize = 4;
+/// Reads of one key by a client that insists on it, on the average.
+const INSISTENCE: usize = 1000;
 /// Between two pipelines at most: clients that never rest would leave the faults no time.
 const LONGEST_PAUSE_US: u64 = 4000;
 /// After an error, so that an outage is not one busy loop.
@@ -41,7 +43,7 @@ pub struct Shared {
 /// A client through a proxy: pipelines, in one of the two protocols.
 pub fn through_proxy(shared: &Shared, address: &Address, asker: Asker, mut random: fastrand::Rng) -> History {
     let mut history = History::default();
-    let mut written = 0;
+    let (mut written, mut key) = (0, None);
     let mut client = None;
     while !shared.stop.load(Ordering::Relaxed) {
         std::thread::sleep(Duration::from_micros(random.u64(..LONGEST_PAUSE_US)));
@@ -53,9 +55,12 @@ pub fn through_proxy(shared: &Shared, address: &Address, asker: Asker, mut rando
             std::thread::sleep(PAUSE_AFTER_ERROR);
             continue;
         };
-        let plans = (0..random.usize(1..=DEPTH))
-            .map(|_| Plan::next(&shared.keys, asker, &mut random, &mut written))
-            .collect::<Vec<_>>();
+        let plans = match asker.insists {
+            true => vec![Plan::read_one(&shared.keys, insisted_on(shared, asker, &mut random, &mut key))],
+            false => (0..random.usize(1..=DEPTH))
+                .map(|_| Plan::next(&shared.keys, asker, &mut random, &mut written))
+                .collect(),
+        };
         if let Err(error) = pipeline(shared, connected, asker, &plans, &mut history) {
             let is_allowed = plans.iter().any(Plan::is_transaction) && !is_timeout(&error);
             if !is_allowed {
@@ -65,6 +70,14 @@ pub fn through_proxy(shared: &Shared, address: &Address, asker: Asker, mut rando
         }
     }
     history
+}
+
+/// The key that is asked for again and again: another one seldom.
+fn insisted_on(shared: &Shared, asker: Asker, random: &mut fastrand::Rng, key: &mut Option<Key>) -> Key {
+    if random.usize(..INSISTENCE) == 0 {
+        *key = None;
+    }
+    *key.get_or_insert_with(|| shared.keys.pick(random, asker.db, Kind::Text))
 }
 
 fn connect(address: &Address, asker: Asker, random: &mut fastrand::Rng) -> io::Result<Client> {

@@ -39,6 +39,8 @@ pub struct Asker {
     pub db: u16,
     /// It may read only some keys, and writes none.
     pub is_restricted: bool,
+    /// It reads one key again and again, for a while: while that is a hit, no other command can hold it up.
+    pub insists: bool,
     /// How many of a hundred commands are reads.
     pub reads: u8,
     /// Its scripts declare every key that they write. Of others Redis itself makes a mess while slots move: they fail half

@@ -17,10 +17,12 @@ use crate::lag::Lag;
 use crate::plan::Asker;
 use crate::world::{MAX_STALENESS, PROXIES, Upstream, World};
 
-/// Clients through each proxy that mostly read, that write as often, and that may read only some keys.
+/// Clients through each proxy that mostly read, that write as often, that may read only some keys, and that read one again and
+/// again.
 const READERS: usize = 8;
 const WRITERS: usize = 3;
 const RESTRICTED: usize = 1;
+const INSISTENT: usize = 3;
 /// Direct clients of each database: the control reads, and somebody writes beside the proxies.
 const DIRECT_READERS: usize = 3;
 const DIRECT_WRITERS: usize = 1;
@@ -112,13 +114,14 @@ impl Clients {
     fn start(world: &World, shared: Shared, fault: Fault, number: usize, random: &mut fastrand::Rng) -> Self {
         let mut threads = Vec::new();
         let (declares_all, has_field_expiry) = (fault == Fault::MovedSlots, world.has_field_expiry());
-        for at in 0..PROXIES * (READERS + WRITERS + RESTRICTED) {
+        for at in 0..PROXIES * (READERS + WRITERS + RESTRICTED + INSISTENT) {
             let (proxy, role) = (at % PROXIES, at / PROXIES);
             let asker = Asker {
                 client: at,
                 path: Path::Proxy(proxy),
                 db: random.u16(..world.dbs()),
-                is_restricted: role >= READERS + WRITERS,
+                is_restricted: (READERS + WRITERS..READERS + WRITERS + RESTRICTED).contains(&role),
+                insists: role >= READERS + WRITERS + RESTRICTED,
                 reads: if role < READERS { 97 } else { 40 },
                 declares_all,
                 has_field_expiry,
@@ -135,6 +138,7 @@ impl Clients {
                     path: Path::Direct,
                     db,
                     is_restricted: false,
+                    insists: false,
                     reads,
                     declares_all,
                     has_field_expiry,
