@@ -43,12 +43,13 @@ test-rust:
 	@$(MAKE) --no-print-directory interleavings model
 
 # A recipe's line fails as its last command does: hence `set -e`.
-test-matrix: ## the command table, the differential test, random sessions and blocking commands against this system's Redis, Redis 8.0 and Valkey 8.1
+test-matrix: ## the command table, the differential test, random sessions and what waits against this system's Redis, Redis 8.0 and Valkey 8.1
 	@.ci/need cargo cc redis-server
 	@set -e; newer=$$(.ci/servers redis-8.0 valkey-8.1); for server in redis-server $$newer; do \
 		echo "NEARSIDE_TEST_REDIS=$$server"; export NEARSIDE_TEST_REDIS=$$server; \
 		cargo test -p nearside commands::table::live::; \
-		cargo test -p nearside-tests --test differential --test session_fuzz --test blocking; \
+		cargo test -p nearside-tests --test differential --test session_fuzz; \
+		cargo test -p nearside-tests --test blocking wait; \
 	done
 
 test-clients: test-clients-python test-clients-go test-clients-node test-clients-java test-clients-rust ## client libraries with their default settings, and queues built on them, before one Redis and a cluster

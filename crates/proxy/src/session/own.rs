@@ -160,12 +160,12 @@ impl Own {
         self.lane().map_or(0, |lane| lane.queued())
     }
 
-    /// EXEC would carry out something that may be a write. True also if nothing is known of a transaction.
+    /// EXEC would carry out something that may be a write.
     pub(crate) fn exec_may_write(&self) -> bool {
         match self {
-            Own::Pinned(pinned) => pinned.multi.as_ref().is_none_or(|multi| multi.writes.any),
+            Own::Pinned(pinned) => pinned.multi.as_ref().is_some_and(|multi| multi.writes.any),
             Own::Unplaced(unplaced) => unplaced.writes.any,
-            Own::None => true,
+            Own::None => false,
         }
     }
 
