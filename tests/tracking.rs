@@ -88,6 +88,9 @@ fn before_a_cluster_it_is_refused() {
     let nearside = Nearside::ready_before_cluster(&cluster, &[]);
     let reply = nearside.client().call("CLIENT TRACKING ON");
     assert!(reply.starts_with(b"-ERR CLIENT TRACKING is refused before a cluster"), "{reply:?}");
+    for line in ["CLIENT TRACKING OFF", "CLIENT TRACKING MAYBE"] {
+        assert_eq!(nearside.client().call(line), cluster.client().call(line), "{line}");
+    }
 }
 
 #[test]

@@ -49,9 +49,14 @@ impl Client {
     pub fn connect_in_turn(number: usize, address: &Address) -> Self {
         let mut client = Self::connect(address);
         if number % 2 == 1 {
-            assert!(client.call("HELLO 3").starts_with(b"%"), "RESP3 is spoken");
+            client.speak_resp3();
         }
         client
+    }
+
+    /// From here on it speaks RESP3.
+    pub fn speak_resp3(&mut self) {
+        assert!(self.call("HELLO 3").starts_with(b"%"), "RESP3 is spoken");
     }
 
     /// Connects.

@@ -43,6 +43,20 @@ const GETS: Point = Point {
     without: &[],
 };
 
+/// The same at three depths.
+const DEPTHS: &[Point] = &[
+    Point { name: "depth 1, 50 connections", ..GETS },
+    Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
+    Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
+];
+
+/// As they are called beside SETs.
+const CHANGED_GETS: &[Point] = &[
+    Point { name: "GET, depth 1", ..GETS },
+    Point { name: "GET, depth 16", depth: 16, ..GETS },
+    Point { name: "GET, depth 64", depth: 64, ..GETS },
+];
+
 const ALL_FIGURES: &[Figure] =
     &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, LoadBusy];
 
@@ -84,11 +98,7 @@ pub const ALL: &[Scenario] = &[
         title: "A minute or two",
         about: "What `make bench-quick` runs.",
         contestants: &[REDIS, HIT, FORWARD, CLUSTER_HIT, CLUSTER_FORWARD],
-        points: &[
-            Point { name: "depth 1, 50 connections", ..GETS },
-            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
-            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
-        ],
+        points: DEPTHS,
         figures: &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, ResidentMb, LoadBusy],
         in_full: false,
         ..USUAL
@@ -98,11 +108,7 @@ pub const ALL: &[Scenario] = &[
         title: "Before and after a change: hits",
         about: "What a change costs: this Nearside beside another one. GET of keys that are all in the cache.",
         contestants: &[HIT_BEFORE, HIT],
-        points: &[
-            Point { name: "GET, depth 1", ..GETS },
-            Point { name: "GET, depth 16", depth: 16, ..GETS },
-            Point { name: "GET, depth 64", depth: 64, ..GETS },
-        ],
+        points: CHANGED_GETS,
         in_full: false,
         ..USUAL
     },
@@ -125,11 +131,7 @@ pub const ALL: &[Scenario] = &[
         title: "Before and after a change: cache off",
         about: "GET, all of them forwarded.",
         contestants: &[FORWARD_BEFORE, FORWARD],
-        points: &[
-            Point { name: "GET, depth 1", ..GETS },
-            Point { name: "GET, depth 16", depth: 16, ..GETS },
-            Point { name: "GET, depth 64", depth: 64, ..GETS },
-        ],
+        points: CHANGED_GETS,
         in_full: false,
         ..USUAL
     },
@@ -230,11 +232,7 @@ pub const ALL: &[Scenario] = &[
         about: "GET of 10,000 keys with 16-byte values. Clients of a proxy need to know nothing of the cluster. twemproxy does \
                 not know it either, and is missing here.",
         contestants: &[REDIS, HIT, CLUSTER_HIT, FORWARD, CLUSTER_FORWARD, CLUSTER_ENVOY],
-        points: &[
-            Point { name: "depth 1, 50 connections", ..GETS },
-            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
-            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
-        ],
+        points: DEPTHS,
         ..USUAL
     },
     Scenario {
@@ -243,11 +241,7 @@ pub const ALL: &[Scenario] = &[
         about: "GET of 10,000 keys with 16-byte values, all of them in the cache: of a Nearside that has nothing else, and of one with \
                 1,000 rules by key pattern, 16 databases and 16 users of the upstream's ACL, all of them in use.",
         contestants: &[HIT, CROWDED],
-        points: &[
-            Point { name: "depth 1, 50 connections", ..GETS },
-            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
-            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
-        ],
+        points: DEPTHS,
         figures: WITH_CONNECTIONS,
         ..USUAL
     },

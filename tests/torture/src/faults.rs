@@ -154,16 +154,7 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
     let plan = Plan::flush();
     for _ in 0..3 {
         for (number, proxy) in world.proxies.iter().enumerate() {
-            let asker = Asker {
-                client: 0,
-                path: Path::Proxy(number),
-                db: 0,
-                is_restricted: false,
-                insists: false,
-                reads: 0,
-                declares_all: true,
-                has_field_expiry: false,
-            };
+            let asker = flushing(Path::Proxy(number));
             let began = shared.clock.now();
             let reply = proxy.client().call("FLUSHALL");
             plan.note(&shared.keys, asker, (began, shared.clock.now()), &[reply], history);
@@ -174,17 +165,22 @@ fn flush_all(world: &World, shared: &Shared, history: &mut History) {
     }
 }
 
-fn flush_beside(world: &World, shared: &Shared, history: &mut History) {
-    let asker = Asker {
+/// Who says FLUSHALL, and nothing else.
+fn flushing(path: Path) -> Asker {
+    Asker {
         client: 0,
-        path: Path::Direct,
+        path,
         db: 0,
         is_restricted: false,
         insists: false,
         reads: 0,
         declares_all: true,
         has_field_expiry: false,
-    };
+    }
+}
+
+fn flush_beside(world: &World, shared: &Shared, history: &mut History) {
+    let asker = flushing(Path::Direct);
     let began = shared.clock.now();
     match &world.upstream {
         Upstream::Cluster(cluster) => {

@@ -39,8 +39,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return upstream(session, state, call, command) };
     let keys = || call.request.args().skip(1);
-    // What a session has written itself and was not told yet is read behind that, as GET is.
-    // A user of the upstream's ACL may have the right to GET and not to MGET: whose it is to say, the upstream.
+    // A user of the upstream's ACL may have the right to GET and not to MGET, which is the upstream's to say. What a session has
+    // written itself and was not told yet is read behind that, as GET is.
     let is_for_cache = state.user.is_own()
         && keys().len() <= MOST_KEYS
         && command.arity_ok(call.request.len())

@@ -2,9 +2,9 @@
 //!
 //! Every primary is asked twice in the time that a lease lasts, for what it believes itself: a node that has lost a slot and
 //! knows it must not vouch for what was fetched from it. Its leases last as long after the question as after a heartbeat. The
-//! primaries are asked at once when somebody has reason to doubt (a redirection, a
-//! lost connection), though not without a pause, which grows while nothing turns out to have changed: one question serves
-//! all who doubt. When a primary does not answer, all nodes that are spoken of are asked, and the seeds.
+//! primaries are asked at once when somebody has reason to doubt (a redirection, a lost connection), though not without a
+//! pause, which grows while nothing turns out to have changed: one question serves all who doubt. When a primary does not
+//! answer, all nodes that are spoken of are asked, and the seeds.
 
 use std::collections::HashSet;
 use std::sync::Arc;

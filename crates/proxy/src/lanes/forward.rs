@@ -21,7 +21,7 @@ use nearside_nearcache::Time;
 use nearside_resp::Protocol;
 
 use self::sent::SentFrames;
-use super::link::{LEFT_BEHIND_AFTER, Link, LinkError};
+use super::link::{Link, LinkError, Patience};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::output::{Output, SHARE_FROM};
@@ -158,8 +158,7 @@ struct State {
     condemned: Option<LinkError>,
     /// Its place was given to another one.
     is_over: bool,
-    /// The topology had its node. One that was made because of a redirection may be ahead of the topology.
-    was_primary: bool,
+    patience: Patience,
 }
 
 impl State {
@@ -256,7 +255,7 @@ impl ForwardLane {
                 parked: Vec::new(),
                 condemned: None,
                 is_over: false,
-                was_primary: false,
+                patience: Patience::default(),
             }),
             waker: Cell::new(None),
         });
@@ -336,13 +335,12 @@ impl ForwardLane {
         let is_up = state.link == Link::Up;
         let moved = state.server != self.node.server().epoch();
         let is_spent = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
+        let is_primary = || self.worker.topology().has(&self.node);
+        state.patience.look(is_primary);
         let owes = is_up && !state.awaiting.is_empty();
-        let is_primary = self.worker.topology().has(&self.node);
-        state.was_primary |= is_primary;
-        if owes && now >= state.progress + limit {
-            state.condemned = Some(LinkError::Silent(limit));
-        } else if owes && state.was_primary && !is_primary && now >= state.progress + LEFT_BEHIND_AFTER {
-            state.condemned = Some(LinkError::LeftBehind);
+        let given_up = if owes { state.patience.end(now, state.progress, limit, is_primary) } else { None };
+        if given_up.is_some() {
+            state.condemned = given_up;
         } else if is_spent || (is_up || state.link == Link::Idle) && self.is_unwanted(&state, now) {
             state.condemned = Some(LinkError::Closed);
         } else {

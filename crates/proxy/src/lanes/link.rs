@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// So long a node may show no life that owes replies and is no primary any more. The cluster goes on: those who wait for it
 /// should not have to wait for as long as the upstream timeout allows.
-pub(super) const LEFT_BEHIND_AFTER: Duration = Duration::from_millis(500);
+const LEFT_BEHIND_AFTER: Duration = Duration::from_millis(500);
 
 /// Whether a lane's upstream can be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,36 @@ pub(crate) enum Link {
         /// What the system or the server said, in one line.
         reason: String,
     },
+}
+
+/// For how long those wait who are owed replies by a lane's node.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The topology had the node. A lane that was made because of a redirection may be ahead of the topology.
+    was_primary: bool,
+}
+
+impl Patience {
+    /// Looks whether the topology has the node, as every tick does, before its patience is asked for.
+    pub(super) fn look(&mut self, is_primary: impl FnOnce() -> bool) {
+        self.was_primary = self.was_primary || is_primary();
+    }
+
+    /// Why the connection is given up, if it is: it owes replies, and has shown no life since `progress` for so long as the
+    /// settings say (`limit`), or for a moment where another node has taken over.
+    pub(super) fn end(
+        &self,
+        now: Time,
+        progress: Time,
+        limit: Duration,
+        is_primary: impl FnOnce() -> bool,
+    ) -> Option<LinkError> {
+        if now >= progress + limit {
+            return Some(LinkError::Silent(limit));
+        }
+        let is_left_behind = self.was_primary && now >= progress + LEFT_BEHIND_AFTER && !is_primary();
+        is_left_behind.then_some(LinkError::LeftBehind)
+    }
 }
 
 /// Pauses that double from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], each cut by up to a half at random, so that the lanes

@@ -24,7 +24,7 @@ use nearside_resp::{Protocol, ReplyScanner, encode};
 pub(crate) use self::pool::Pool;
 use super::connect::{self, ConnectError, Opened, Setup};
 use super::forward::{Frame, LaneKey};
-use super::link::{self, LEFT_BEHIND_AFTER, LinkError};
+use super::link::{self, LinkError, Patience};
 use super::written::{Effect, WrittenKeys};
 use crate::net::clock;
 use crate::net::socket::Socket;
@@ -65,6 +65,7 @@ struct Awaiting {
     frame: Option<Bytes>,
     /// How often that was done.
     redirections: u8,
+    /// It goes ahead of a command, and is asked for the sake of that.
     guard: Option<Guard>,
 }
 
@@ -98,8 +99,7 @@ struct State {
     /// When the upstream last showed life, or the first command was queued.
     progress: Time,
     condemned: Option<LinkError>,
-    /// The topology had its node. One that was made because of a redirection may be ahead of the topology.
-    was_primary: bool,
+    patience: Patience,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +167,7 @@ impl PinnedLane {
                 partial: Vec::new(),
                 progress: clock::now(),
                 condemned: None,
-                was_primary: false,
+                patience: Patience::default(),
             }),
             waker: Cell::new(None),
         });
@@ -282,10 +282,8 @@ impl PinnedLane {
 
     /// As [`PinnedLane::say`]; if the server refuses all of these, that is the answer to the next command.
     pub(crate) fn say_first(&self, commands: &[&[&[u8]]]) {
-        let mut left = commands.len();
-        for args in commands {
-            left -= 1;
-            let guard = if left == 0 { Guard::Last } else { Guard::OneOfSeveral };
+        for (at, args) in commands.iter().enumerate() {
+            let guard = if at + 1 == commands.len() { Guard::Last } else { Guard::OneOfSeveral };
             self.say(args);
             self.state.borrow_mut().awaiting.back_mut().iter_mut().for_each(|said| said.guard = Some(guard));
         }
@@ -338,19 +336,19 @@ impl PinnedLane {
             return;
         }
         let owes = state.awaiting.front().is_some_and(|front| !front.blocks);
-        let is_primary = self.worker.topology().has(&self.node);
-        state.was_primary |= is_primary;
-        if owes && now >= state.progress + limit {
-            state.condemned = Some(LinkError::Silent(limit));
-        } else if owes && state.was_primary && !is_primary && now >= state.progress + LEFT_BEHIND_AFTER {
-            state.condemned = Some(LinkError::LeftBehind);
-        } else if !owes
-            && (state.server != self.node.server().epoch() || !is_primary && now >= state.progress + UNWANTED_AFTER)
-        {
-            state.condemned = Some(LinkError::Closed);
-        } else {
+        let is_primary = || self.worker.topology().has(&self.node);
+        state.patience.look(is_primary);
+        // Nothing is owed, and its node is no part of the topology, and not because it is too new.
+        let is_left = || now >= state.progress + UNWANTED_AFTER && !is_primary();
+        let end = match owes {
+            true => state.patience.end(now, state.progress, limit, is_primary),
+            false if state.server != self.node.server().epoch() || is_left() => Some(LinkError::Closed),
+            false => None,
+        };
+        if end.is_none() {
             return;
         }
+        state.condemned = end;
         drop(state);
         self.wake();
     }
