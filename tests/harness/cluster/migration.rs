@@ -1,6 +1,7 @@
 //! Slots that move from node to node while clients go on, as `redis-cli --cluster reshard` moves them.
 
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use super::RedisCluster;
 use crate::client::words;
@@ -97,12 +98,13 @@ impl RedisCluster {
     }
 
     /// Gives slots to a primary as `redis-cli --cluster fix` may: no key moves. Their owners learn of it from the other
-    /// nodes, drop the keys and all that was written to them meanwhile, and have done so when this returns.
+    /// nodes, and drop the keys and all that was written to them meanwhile: tells by when they had.
     #[track_caller]
-    pub fn take_over(&self, slots: &[u16], to: usize) {
+    pub fn take_over(&self, slots: &[u16], to: usize) -> Instant {
         let _one_at_a_time = self.finishing.lock().unwrap_or_else(PoisonError::into_inner);
         let own = self.id(to);
-        for from in self.up().filter(|&from| from != to && self.is_primary(from)) {
+        let owners = self.up().filter(|&from| from != to && self.is_primary(from)).collect::<Vec<_>>();
+        for &from in &owners {
             let owned = self.slots(from).into_iter().filter(|slot| slots.contains(slot)).collect::<Vec<_>>();
             let source = self.id(from);
             let importing = self.tell_of_each(to, &owned, |slot| format!("SETSLOT {slot} IMPORTING {source}"));
@@ -111,14 +113,24 @@ impl RedisCluster {
                 assert_eq!(*reply, "+OK\r\n", "node {to} takes over {owned:?}");
             }
         }
-        self.wait(&format!("all know that node {to} has slots {slots:?}"), || {
+        self.wait_until_all_know(&owners, to, slots);
+        let dropped = Instant::now();
+        self.wait_until_all_know(&self.up().collect::<Vec<_>>(), to, slots);
+        self.wait_until_epoch_is_known(to);
+        dropped
+    }
+
+    #[track_caller]
+    fn wait_until_all_know(&self, witnesses: &[usize], owner: usize, slots: &[u16]) {
+        let id = self.id(owner);
+        self.wait(&format!("all of {witnesses:?} know that node {owner} has slots {slots:?}"), || {
             let knows = |witness: usize| {
                 let view = self.view(witness);
-                slots.iter().all(|&slot| view.owner(slot) == Some(own))
+                slots.iter().all(|&slot| view.owner(slot) == Some(id))
             };
-            self.up().find(|&witness| !knows(witness)).map_or(Ok(()), |witness| Err(format!("node {witness} does not")))
+            let ignorant = witnesses.iter().find(|&&witness| !knows(witness));
+            ignorant.map_or(Ok(()), |witness| Err(format!("node {witness} does not")))
         });
-        self.wait_until_epoch_is_known(to);
     }
 
     #[track_caller]

@@ -113,8 +113,8 @@ fn take_slots(cluster: &RedisCluster, shared: &Shared, primaries: &[usize], hist
         let slots: Vec<u16> = slots_of(shared).into_iter().filter(|slot| !own.contains(slot)).collect();
         let keys = shared.keys.all(|named| slots.contains(&key_slot(named.name.as_bytes())));
         let from = shared.clock.now();
-        cluster.take_over(&slots, to);
-        history.losses.push(Loss { keys, from, until: shared.clock.now(), is_of_all: true });
+        let until = shared.clock.at(cluster.take_over(&slots, to));
+        history.losses.push(Loss { keys, from, until, is_of_all: true });
         std::thread::sleep(SPELL);
     }
 }
