@@ -18,7 +18,7 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 12;
 const FRESH_KEYS: u16 = 6;
 const CONTROL_WRITERS: u16 = 3;
-/// So many lost writes are a time in which the control, which writes one after the other, loses some as well.
+/// So many lost writes, all in one run, are a time in which the control, which writes one after the other, loses some as well.
 const LOST_BY_CHANCE: usize = 100;
 const MAX_STALENESS: Duration = Duration::from_millis(300);
 const ARGS: &[&str] = &[
@@ -45,13 +45,26 @@ struct Cost {
 
 /// Runs load and checked reads while `fault` happens, and until everybody is served again.
 fn under_load(name: &str, cluster: &mut RedisCluster, fault: impl FnOnce(&mut RedisCluster)) -> Cost {
+    under_load_but(None, name, cluster, fault)
+}
+
+/// The same where the keys of a node vanish. None of them is among the checked reads.
+fn under_load_but(
+    emptied: Option<usize>,
+    name: &str,
+    cluster: &mut RedisCluster,
+    fault: impl FnOnce(&mut RedisCluster),
+) -> Cost {
     let nearside = Nearside::before_cluster(cluster, ARGS);
     Load::prepare(&mut cluster.client());
     let replicas = usize::from(!cluster.replicas(0).is_empty());
     let writer = cluster.client().with_node_timeout(Duration::from_millis(500)).with_writes_on_replicas(replicas);
-    let freshness = Freshness::on_keys(spread_keys(FRESH_KEYS, name), writer, nearside.address(), MAX_STALENESS);
+    let lasts = |key: &String| emptied != Some(cluster.owner_of(key));
+    let fresh = spread_keys(FRESH_KEYS, name).into_iter().filter(lasts).collect();
+    let freshness = Freshness::on_keys(fresh, writer, nearside.address(), MAX_STALENESS);
     let control = Control::start(cluster, CONTROL_WRITERS);
-    let load = Load::start(nearside.address(), CLIENTS, DEADLINE);
+    let start = if emptied.is_some() { Load::start_where_keys_may_vanish } else { Load::start };
+    let load = start(nearside.address(), CLIENTS, DEADLINE);
     load.wait_for_answers(100, RECOVERY);
     fault(cluster);
     cluster.wait_until_ok();
@@ -69,6 +82,7 @@ fn under_load(name: &str, cluster: &mut RedisCluster, fault: impl FnOnce(&mut Re
          {}), slowest {:?}, 100 answers each {resumed:?} after the cluster said ok, {} checked reads",
         report.answered, report.refused, report.acknowledged, control.acknowledged, control.lost, report.slowest, reads
     );
+    assert!(report.lost_runs <= 1, "{name}: writes were lost at {} times", report.lost_runs);
     assert!(lost <= LOST_BY_CHANCE || control.lost > 0, "{name}: {lost} writes were lost, and the control lost none");
     assert!(stale.is_empty(), "{name}: {} of {reads} reads: {:?}", stale.len(), &stale[..stale.len().min(5)]);
     assert!(report.acknowledged > CLIENTS, "writes were made");
@@ -186,6 +200,19 @@ fn a_node_that_comes_back_empty_is_believed() {
             (!is_refused).then_some(())
         });
     }
+}
+
+#[test]
+fn a_node_that_comes_back_empty_costs_what_was_on_it_and_nothing_else() {
+    if calibrating("way to outlive a node") {
+        return;
+    }
+    let mut cluster = RedisCluster::start(3);
+    let cost = under_load_but(Some(0), "restarted empty", &mut cluster, |cluster| {
+        cluster.kill(0);
+        cluster.restart_empty(0);
+    });
+    assert!(cost.report.refused > 0 && cost.lost > 0, "the fault was felt");
 }
 
 #[test]

@@ -43,6 +43,7 @@ fn a_write_sent_twice_is_found() {
 fn an_acknowledged_write_that_was_never_made_is_found() {
     let report = load_through(Wrong::LosesWrites, DEADLINE);
     assert!(report.faults.iter().any(|fault| matches!(fault, Fault::LostWrite(_))), "{report:?}");
+    assert!(report.lost_runs > 1, "unlike those of a failover, they are lost here and there: {report:?}");
 }
 
 #[test]

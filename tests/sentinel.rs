@@ -26,9 +26,9 @@ fn before(servers: &MonitoredServers, args: &[&str]) -> Nearside {
     nearside
 }
 
-/// Runs load and checked reads while `fault` happens, and until everybody is served again. Gives what was seen, and how many
-/// acknowledged writes are gone.
-fn under_load(name: &str, fault: impl FnOnce(&mut MonitoredServers)) -> (Report, usize) {
+/// Runs load and checked reads while `fault` happens, with so many failovers, and until everybody is served again. Gives what
+/// was seen, and how many acknowledged writes are gone.
+fn under_load(name: &str, failovers: usize, fault: impl FnOnce(&mut MonitoredServers)) -> (Report, usize) {
     let mut servers = MonitoredServers::start(2);
     let nearside = before(&servers, ARGS);
     Load::prepare(&mut servers.connect(0));
@@ -54,6 +54,7 @@ fn under_load(name: &str, fault: impl FnOnce(&mut MonitoredServers)) -> (Report,
          {resumed:?} after all was well, {reads} checked reads",
         report.answered, report.refused, report.acknowledged, report.slowest
     );
+    assert!(report.lost_runs <= failovers, "{name}: writes were lost at {} times", report.lost_runs);
     assert!(stale.is_empty(), "{name}: {} of {reads} reads: {:?}", stale.len(), &stale[..stale.len().min(5)]);
     assert!(report.acknowledged > CLIENTS, "writes were made");
     (report, lost)
@@ -65,7 +66,7 @@ fn a_failover_that_was_asked_for_is_followed() {
         return;
     }
     // What the old primary takes while the Sentinels have not told it yet is lost, whoever passed it on.
-    under_load("failover", |servers| {
+    under_load("failover", 2, |servers| {
         let first = servers.fail_over();
         servers.wait_until_ok();
         assert_eq!(first, 1);
@@ -78,7 +79,7 @@ fn a_primary_that_is_killed_is_replaced() {
     if calibrating("way to outlive a server") {
         return;
     }
-    let (report, _) = under_load("killed", |servers| {
+    let (report, _) = under_load("killed", 1, |servers| {
         servers.server_mut(0).kill();
         assert_eq!(servers.wait_until_switched(0), 1);
         servers.server_mut(0).start_again();
@@ -91,7 +92,7 @@ fn a_primary_that_stands_still_is_replaced_and_comes_back_as_a_replica() {
     if calibrating("way to outlive a server") {
         return;
     }
-    let (report, _) = under_load("stopped", |servers| {
+    let (report, _) = under_load("stopped", 1, |servers| {
         servers.server(0).stop();
         assert_eq!(servers.wait_until_switched(0), 1);
         servers.server(0).resume();
@@ -101,7 +102,7 @@ fn a_primary_that_stands_still_is_replaced_and_comes_back_as_a_replica() {
 
 #[test]
 fn a_primary_that_stands_still_for_less_than_the_timeout_costs_nothing_but_time() {
-    let (report, lost) = under_load("stopped briefly", |servers| {
+    let (report, lost) = under_load("stopped briefly", 0, |servers| {
         servers.server(0).stop();
         std::thread::sleep(Duration::from_millis(200));
         servers.server(0).resume();

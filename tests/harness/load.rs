@@ -9,7 +9,7 @@
 //!
 //! Before a cluster the keys are in slots of every node: each command names one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ enum Outcome {
 }
 
 /// What all clients saw, held against what the server has.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Everything that must not happen, and did.
     pub faults: Vec<Fault>,
@@ -89,6 +89,9 @@ pub struct Report {
     pub refused: usize,
     /// Writes that were acknowledged.
     pub acknowledged: usize,
+    /// The most runs of lost writes that a client has, one after the other without one between them that was kept. A failover
+    /// takes from each client the last that the old primary did, which is one run.
+    pub lost_runs: usize,
     /// The longest that one pipeline waited for a reply.
     pub slowest: Duration,
 }
@@ -110,6 +113,16 @@ impl Load {
     /// The same with clients that are numbered from `first`, so that their journals are none of those of other runs.
     #[must_use]
     pub fn start_from(first: usize, address: &Address, clients: usize, deadline: Duration) -> Self {
+        Self::start_with(first, address, clients, deadline, false)
+    }
+
+    /// As [`Load::start`] where a server may lose all its keys: those that are read may be missing.
+    #[must_use]
+    pub fn start_where_keys_may_vanish(address: &Address, clients: usize, deadline: Duration) -> Self {
+        Self::start_with(0, address, clients, deadline, true)
+    }
+
+    fn start_with(first: usize, address: &Address, clients: usize, deadline: Duration, may_vanish: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let progress = (0..clients).map(|_| Arc::new(AtomicUsize::new(0))).collect::<Vec<_>>();
         let clients = progress.iter().enumerate().map(|(at, progress)| {
@@ -117,7 +130,7 @@ impl Load {
             client.set_patience(deadline);
             let (stop, progress) = (Arc::clone(&stop), Arc::clone(progress));
             let random = fastrand::Rng::with_seed(number as u64);
-            let worker = LoadClient { number, client, random, last_write: 0, journal: Journal::default() };
+            let worker = LoadClient { number, client, random, may_vanish, last_write: 0, journal: Journal::default() };
             std::thread::spawn(move || worker.run(&stop, &progress))
         });
         Self { first, clients: clients.collect(), progress, stop }
@@ -144,8 +157,7 @@ impl Load {
     #[must_use]
     pub fn finish(self, server: &mut impl Direct) -> Report {
         self.stop.store(true, Ordering::Relaxed);
-        let mut report =
-            Report { faults: Vec::new(), answered: 0, refused: 0, acknowledged: 0, slowest: Duration::ZERO };
+        let mut report = Report::default();
         for (at, client) in self.clients.into_iter().enumerate() {
             let (number, journal) = (self.first + at, client.join().expect("a load client does not panic"));
             report.answered += journal.answered;
@@ -154,7 +166,9 @@ impl Load {
             report.acknowledged +=
                 journal.written.values().filter(|&&outcome| outcome == Outcome::Acknowledged).count();
             let executed = server.ask(&[b"LRANGE", journal_key(number).as_bytes(), b"0", b"-1"]);
-            report.faults.extend(journal.compare(&executed));
+            let found = journal.compare(&executed);
+            report.lost_runs = report.lost_runs.max(journal.lost_runs(&found));
+            report.faults.extend(found);
             report.faults.extend(journal.faults);
         }
         report
@@ -214,12 +228,28 @@ impl Journal {
         }
         faults
     }
+
+    /// See [`Report::lost_runs`].
+    fn lost_runs(&self, found: &[Fault]) -> usize {
+        let is_acknowledged = |(_, outcome): &(&u64, &Outcome)| **outcome == Outcome::Acknowledged;
+        let mut acknowledged: Vec<u64> =
+            self.written.iter().filter(is_acknowledged).map(|(&number, _)| number).collect();
+        acknowledged.sort_unstable();
+        let lost: HashSet<u64> = found
+            .iter()
+            .filter_map(|fault| if let Fault::LostWrite(number) = fault { Some(*number) } else { None })
+            .collect();
+        let runs = acknowledged.chunk_by(|one, next| lost.contains(one) == lost.contains(next));
+        runs.filter(|run| lost.contains(&run[0])).count()
+    }
 }
 
 struct LoadClient {
     number: usize,
     client: Client,
     random: fastrand::Rng,
+    /// The keys that it reads.
+    may_vanish: bool,
     last_write: u64,
     journal: Journal,
 }
@@ -295,6 +325,7 @@ impl LoadClient {
             return;
         }
         let is_own = match sent {
+            Sent::Read { .. } if self.may_vanish && is_missing(reply) => true,
             Sent::Read { key, .. } => reply.bulk() == Some(&tagged_value(*key)),
             Sent::Ping { text } => reply.bulk() == Some(text.as_bytes()),
             Sent::Write { .. } => reply.integer().is_some_and(|length| length > 0),
@@ -324,6 +355,11 @@ impl Sent {
 /// An error that says that the server is out of reach, or not yet ready. No other error is an answer to these commands.
 fn is_refusal(reply: &Reply) -> bool {
     [&b"-UPSTREAM "[..], b"-LOADING ", b"-CLUSTERDOWN "].iter().any(|code| reply.starts_with(code))
+}
+
+/// What GET or GETRANGE say of a key that is missing, in either protocol.
+fn is_missing(reply: &Reply) -> bool {
+    ["$-1\r\n", "_\r\n", "$0\r\n\r\n"].iter().any(|missing| *reply == **missing)
 }
 
 fn journal_key(client: usize) -> String {
