@@ -119,7 +119,7 @@ profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mi
 	@.ci/need cargo cc redis-server python
 	CACHE=$(CACHE) benches/profile $(LOAD)
 
-bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, slot, lookup, scan and encode
+bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, route, lookup, scan and encode
 	@.ci/need cargo cc valgrind
 	cargo bench -p nearside-benches --bench nanoseconds -- --quick
 	GUNGRAUN_RUNNER=$(abspath $<) cargo bench -p nearside-benches --bench instructions

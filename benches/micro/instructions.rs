@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)] // of what the macros make
 
+mod commands;
 mod work;
 
 use std::hint::black_box;
@@ -24,6 +25,9 @@ fn warm(name: &str) -> work::Work {
 #[bench::decode_inline_get("decode/inline_get")]
 #[bench::route_slot("route/slot")]
 #[bench::route_slot_of_tag("route/slot_of_tag")]
+#[bench::route_get("route/get")]
+#[bench::route_mset_8_keys("route/mset_8_keys")]
+#[bench::route_config_get("route/config_get")]
 #[bench::lookup_hit_16b("lookup/hit_16b")]
 #[bench::lookup_hit_1k("lookup/hit_1k")]
 #[bench::lookup_miss("lookup/miss")]

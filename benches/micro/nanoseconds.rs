@@ -1,5 +1,6 @@
 //! Nanoseconds of what a command passes on its way, by criterion.
 
+mod commands;
 mod work;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
