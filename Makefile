@@ -90,12 +90,12 @@ torture: ## clients, faults of every kind, and a checker of what is promised: SE
 	@.ci/need cargo cc redis-server
 	cargo run --release -p nearside-torture --bin torture -- --seconds $(SECONDS) --seed $(SEED)
 
-# Tests, among them the torture, are run for each: an hour or two.
+# Tests, among them the torture, are run for each: some fifteen minutes.
 mutations: ## each rule of the cache's coherence broken on purpose: do the checks notice? ONLY='words' of rules or files
 	@.ci/need cargo cc redis-server python
 	tests/mutations/run $(ONLY)
 
-# The last three packages are no default members: features and flags of theirs would leak into every other build.
+# The last three packages are no default members: Cargo.toml says why.
 lint: ## formatting and clippy, no warning allowed
 	@.ci/need cargo cc clippy
 	cargo fmt --all --check
@@ -116,7 +116,7 @@ bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one ser
 	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
 
 profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mix get=50,set=50' CACHE=256MiB
-	@.ci/need cargo cc redis-server python
+	@.ci/need cargo cc perf redis-server python
 	CACHE=$(CACHE) benches/profile $(LOAD)
 
 bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, route, lookup, scan and encode

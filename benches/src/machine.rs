@@ -13,7 +13,7 @@ pub struct Machine {
     pub cores: usize,
     /// In MiB.
     pub memory_mib: u64,
-    /// Linux and its version.
+    /// Linux and its version, without its builder's part.
     pub kernel: String,
     /// The distribution.
     pub system: String,
@@ -34,8 +34,13 @@ impl Machine {
             cpu: field(&cpuinfo, "model name"),
             cores: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             memory_mib: memory_kb / 1024,
-            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
+            kernel: format!("Linux {}", version(&read("/proc/sys/kernel/osrelease"))),
             system: field(&release, "PRETTY_NAME"),
         }
     }
+}
+
+/// What is before the first `-`: behind it is who has built it, and how often.
+fn version(release: &str) -> &str {
+    release.trim().split('-').next().unwrap_or_default()
 }

@@ -117,22 +117,10 @@ impl MonitoredServers {
         PrimaryClient { sentinels, replicas: 0, connection: None }
     }
 
-    /// `kill -9`.
-    pub fn kill_sentinel(&mut self, number: usize) {
-        self.sentinels[number].process.kill();
-        self.sentinels[number].is_up = false;
-    }
-
     /// SIGSTOP: it hears of nothing.
     pub fn stop_sentinel(&mut self, number: usize) {
         self.sentinels[number].process.signal(Signal::STOP);
         self.sentinels[number].is_up = false;
-    }
-
-    /// SIGCONT, after [`Self::stop_sentinel`].
-    pub fn resume_sentinel(&mut self, number: usize) {
-        self.sentinels[number].process.signal(Signal::CONT);
-        self.sentinels[number].is_up = true;
     }
 
     /// Has the Sentinels make another server the primary, and waits until they have.

@@ -46,7 +46,7 @@ pub(crate) fn run(config: Config) -> Result<()> {
 
     let workers = inboxes.into_iter().enumerate().map(|(index, inbox)| start_worker(index, &shared, inbox));
     let workers = workers.collect::<Result<Vec<_>>>()?;
-    let first_db = u16::try_from(shared.config.upstream.db).unwrap_or(0);
+    let first_db = shared.config.upstream.db;
     shared.topology.load().nodes().iter().for_each(|node| shared.prepare_loader(node, first_db));
     control::run(&shared, listeners, admin, questions, workers)
 }
@@ -90,7 +90,7 @@ fn start_worker(index: usize, shared: &Arc<Shared>, inbox: mpsc::Receiver<Messag
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(2) // name lookups
+            .max_blocking_threads(2) // name lookups; one NEARSIDE FLUSH of a pattern at a time
             .build_local(LocalOptions::default())
             .expect("a runtime needs an epoll descriptor");
         runtime.block_on(Worker::run(index, shared, inbox));

@@ -247,7 +247,7 @@ impl Shared {
         for node in before.nodes().iter().filter(|node| !topology.leaves(node, &before)) {
             self.retire(node);
         }
-        let first_db = u16::try_from(self.config.upstream.db).unwrap_or(0);
+        let first_db = self.config.upstream.db;
         topology.nodes().iter().for_each(|node| self.prepare_loader(node, first_db));
         for mailbox in &self.mailboxes {
             // A worker whose mailbox is full looks by itself, a little later.

@@ -469,7 +469,7 @@ impl Worker {
 
     /// The db that a new session is in: the one the upstream's URL names.
     pub(crate) fn first_db(&self) -> u16 {
-        u16::try_from(self.config().upstream.db).unwrap_or(u16::MAX)
+        self.config().upstream.db
     }
 
     /// Some commands may have to wait for the end of a CLIENT PAUSE.

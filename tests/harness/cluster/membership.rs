@@ -63,14 +63,6 @@ impl RedisCluster {
         numbers
     }
 
-    /// Starts another node as a replica of this primary and gives its number.
-    pub fn add_replica(&mut self, primary: usize) -> usize {
-        let replica = self.add_primary();
-        self.replicate(replica, primary);
-        self.wait_until_ok();
-        replica
-    }
-
     /// Makes all others forget a node and ends it.
     ///
     /// # Panics

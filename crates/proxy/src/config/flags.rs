@@ -61,7 +61,8 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .after_help(
             "Each setting is also a variable (--cache-size: NEARSIDE_CACHE_SIZE) and a key of the file \
-             (cache-size = \"256MiB\").\nA flag wins over a variable, a variable over the file.",
+             (cache-size = \"256MiB\").\nA flag wins over a variable, a variable over the file.\n\
+             Rules for some keys are [[cache.rule]] tables, in the file alone: README.md has them.",
         )
 }
 

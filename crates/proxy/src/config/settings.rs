@@ -113,17 +113,22 @@ pub(crate) static LISTEN: Setting = Setting {
     help: "Addresses where clients connect: HOST:PORT, [IPV6]:PORT, *:PORT for every interface, unix:///PATH",
 };
 
+/// A macro, as `concat!` takes no constant.
+macro_rules! upstream_forms {
+    () => {
+        "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
+         redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]\
+         [?sentinel-username=USER&sentinel-password=PASSWORD] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]"
+    };
+}
+
 pub(crate) static UPSTREAM: Setting = Setting {
     name: "upstream",
     value: "URL",
     default: "redis://127.0.0.1:6379",
     takes: Takes::One,
-    allowed: "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
-              redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
-    help: "The Redis behind the proxy: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
-           redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
-           redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] for the primary that Sentinels call NAME \
-           (whose own login is ?sentinel-username=USER&sentinel-password=PASSWORD) or unix:///PATH[?db=DB]",
+    allowed: upstream_forms!(),
+    help: concat!("The Redis behind the proxy: ", upstream_forms!(), "; NAME is what Sentinels call the primary"),
 };
 
 pub(crate) static WORKERS: Setting = Setting {
@@ -230,7 +235,7 @@ pub(crate) static ALLOW_COMMANDS: Setting = Setting {
     value: "NAME",
     default: "",
     takes: Takes::Many,
-    allowed: "names of commands such as debug or config|set",
+    allowed: "names of commands such as debug or cluster|setslot",
     help: "Commands to serve that are refused otherwise, such as debug",
 };
 
@@ -384,8 +389,8 @@ pub(crate) static LOG: Setting = Setting {
     value: "FILTER",
     default: "warn",
     takes: Takes::One,
-    allowed: "off, error, warn, info, debug or trace, also by part as in warn,nearside::lanes=debug",
-    help: "What is logged: off, error, warn, info, debug or trace, also by part as in warn,nearside::lanes=debug",
+    allowed: "off, error, warn, info, debug or trace, also by part as in warn,nearside::control=info",
+    help: "What is logged: off, error, warn, info, debug or trace, also by part as in warn,nearside::control=info",
 };
 
 #[cfg(test)]

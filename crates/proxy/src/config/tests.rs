@@ -161,7 +161,7 @@ const ROWS: [Row; 31] = [
     (&BUFFER_MEMORY, "5MiB", |c| c.buffer_memory.to_string(), "5242880"),
     (&QUERY_BUFFER_LIMIT, "6MiB", |c| c.query_buffer_limit.to_string(), "6291456"),
     (&MAX_BULK_LEN, "7MiB", |c| c.max_bulk_len.to_string(), "7340032"),
-    (&LOG, "warn,nearside::lanes=debug", |c| c.log.clone(), "warn,nearside::lanes=debug"),
+    (&LOG, "warn,nearside::control=info", |c| c.log.clone(), "warn,nearside::control=info"),
 ];
 
 #[test]
@@ -257,25 +257,26 @@ fn a_bad_value_is_told_with_its_setting_its_place_and_what_is_allowed() {
         (
             &["--log", "wran"],
             "--log on the command line: bad value \"wran\": \"wran\" is not a level; expected off, error, warn, info, \
-             debug or trace, also by part as in warn,nearside::lanes=debug",
+             debug or trace, also by part as in warn,nearside::control=info",
         ),
         (
             &["--log", "warn,nearside=loud"],
             "--log on the command line: bad value \"warn,nearside=loud\": error parsing level filter: expected one of \
              \"off\", \"error\", \"warn\", \"info\", \"debug\", \"trace\", or a number 0-5; expected off, error, warn, \
-             info, debug or trace, also by part as in warn,nearside::lanes=debug",
+             info, debug or trace, also by part as in warn,nearside::control=info",
         ),
         (
             &["--allow-commands", "de bug"],
             "--allow-commands on the command line: bad value \"de bug\": expected names of commands such as debug or \
-             config|set",
+             cluster|setslot",
         ),
         (
             &["--upstream", "rediss://me:secret@h"],
             "--upstream on the command line: bad value \"rediss://***@h\": rediss:// is not supported yet; expected \
              redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], \
              redis-cluster://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...], \
-             redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
+             redis-sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]\
+             [?sentinel-username=USER&sentinel-password=PASSWORD] or unix://[[USER]:PASSWORD@]/PATH[?db=DB]",
         ),
     ] {
         assert_eq!(error(flags), expected);
@@ -379,7 +380,7 @@ fn a_check_names_everything_that_is_wrong_in_the_order_of_the_file() {
             "admin in FILE line 7: bad value \"{ port = 1 }\": expected HOST:PORT, [IPV6]:PORT, *:PORT for every interface, \
              unix:///PATH, or off",
             "log in FILE line 8: bad value \"[\\n\\\"warn\\\"]\": expected off, error, warn, info, debug or trace, also by \
-             part as in warn,nearside::lanes=debug",
+             part as in warn,nearside::control=info",
             "max-clients in FILE line 10: bad value \"1979-05-27\": expected a number from 1 to 1000000",
             "listen2 in FILE line 11: no such setting; did you mean listen?",
         ]

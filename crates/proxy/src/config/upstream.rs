@@ -20,8 +20,8 @@ pub(crate) struct Upstream {
     pub(crate) servers: Servers,
     /// How to log in there; `None`: not at all.
     pub(crate) credentials: Option<Credentials>,
-    /// The database that a client's database 0 stands for.
-    pub(crate) db: u32,
+    /// The database that sessions begin in, and that RESET returns them to.
+    pub(crate) db: u16,
 }
 
 /// The servers of the upstream.
@@ -86,7 +86,7 @@ pub(super) enum UrlError {
     Host,
     #[error("the port is no number from 1 to 65535")]
     Port,
-    #[error("the database is no number")]
+    #[error("the database is no number from 0 to 65535")]
     Database,
     #[error("a cluster has no database but 0")]
     ClusterDatabase,
@@ -160,7 +160,7 @@ fn credentials(user_info: &str) -> Result<Credentials, UrlError> {
     })
 }
 
-fn standalone(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+fn standalone(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u16), UrlError> {
     if query.is_some() {
         return Err(UrlError::Parameter);
     }
@@ -168,7 +168,7 @@ fn standalone(authority: &str, path: &str, query: Option<&str>) -> Result<(Serve
     Ok((Servers::Standalone(tcp(authority, DEFAULT_PORT)?), if db.is_empty() { 0 } else { database(db)? }))
 }
 
-fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u16), UrlError> {
     if query.is_some() {
         return Err(UrlError::Parameter);
     }
@@ -178,7 +178,7 @@ fn cluster(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers,
     Ok((Servers::Cluster(several(authority, DEFAULT_PORT)?), 0))
 }
 
-fn sentinel(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+fn sentinel(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers, u16), UrlError> {
     let addresses = several(authority, SENTINEL_PORT)?;
     let path = path.strip_prefix('/').unwrap_or(path);
     let (name, db) = path.split_once('/').unwrap_or((path, ""));
@@ -228,7 +228,7 @@ fn tcp(authority: &str, default_port: u16) -> Result<UpstreamAddress, UrlError> 
     Ok(UpstreamAddress::Tcp { host: host.to_owned(), port: port_or(port, default_port)? })
 }
 
-fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(Servers, u32), UrlError> {
+fn unix(host: &str, path: &str, query: Option<&str>) -> Result<(Servers, u16), UrlError> {
     if !host.is_empty() || path.len() < 2 {
         return Err(UrlError::NoPath);
     }
@@ -248,10 +248,9 @@ fn port_or(text: &str, default: u16) -> Result<u16, UrlError> {
     u16::try_from(port).ok().filter(|port| *port != 0).ok_or(UrlError::Port)
 }
 
-/// Redis counts databases in a C `int`.
-fn database(text: &str) -> Result<u32, UrlError> {
-    let db = units::number(text).and_then(|db| i32::try_from(db).ok());
-    db.map(i32::cast_unsigned).ok_or(UrlError::Database)
+/// Redis counts databases in a C `int`; nobody has so many of them.
+fn database(text: &str) -> Result<u16, UrlError> {
+    units::number(text).and_then(|db| u16::try_from(db).ok()).ok_or(UrlError::Database)
 }
 
 /// `p%40ss` is `p@ss` (RFC 3986, section 2.1).
@@ -313,11 +312,11 @@ mod tests {
         UpstreamAddress::Tcp { host: host.into(), port }
     }
 
-    fn tcp(host: &str, port: u16, db: u32) -> Upstream {
+    fn tcp(host: &str, port: u16, db: u16) -> Upstream {
         Upstream { servers: Servers::Standalone(at(host, port)), credentials: None, db }
     }
 
-    fn unix(path: &str, db: u32) -> Upstream {
+    fn unix(path: &str, db: u16) -> Upstream {
         Upstream { servers: Servers::Standalone(UpstreamAddress::Unix(path.into())), credentials: None, db }
     }
 
@@ -348,7 +347,7 @@ mod tests {
         }
     }
 
-    fn sentinels(name: &str, addresses: &[(&str, u16)], db: u32) -> Upstream {
+    fn sentinels(name: &str, addresses: &[(&str, u16)], db: u16) -> Upstream {
         let addresses = addresses.iter().map(|(host, port)| at(host, *port)).collect();
         let servers = Servers::Sentinel(Sentinels { name: name.into(), addresses, credentials: None });
         Upstream { servers, credentials: None, db }
@@ -430,7 +429,7 @@ mod tests {
             ("redis://[::1]6379", UrlError::Port),
             ("redis://h/x", UrlError::Database),
             ("redis://h/1/2", UrlError::Database),
-            ("redis://h/2147483648", UrlError::Database),
+            ("redis://h/65536", UrlError::Database),
             ("redis://h?db=1", UrlError::Parameter),
             ("unix://", UrlError::NoPath),
             ("unix:///", UrlError::NoPath),

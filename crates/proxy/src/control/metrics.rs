@@ -73,7 +73,12 @@ impl Snapshot {
     fn encode_commands(&self, out: &mut Families<'_>) -> fmt::Result {
         let commands =
             Route::ALL.map(|route| (route.label(), self.sum(|worker| worker.commands[route as usize].get())));
-        out.counters("nearside_commands", "Commands answered, by what became of them", "route", &commands)?;
+        out.counters(
+            "nearside_commands",
+            "Commands answered, by what became of them; of an MGET of cached keys, each key",
+            "route",
+            &commands,
+        )?;
         self.encode_durations(out)?;
         let overloads = self.sum(|worker| worker.overloads.get());
         out.counter("nearside_overloads", "Commands answered -OVERLOAD, as all buffers together were full", overloads)

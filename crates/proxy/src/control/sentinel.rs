@@ -1,6 +1,6 @@
 //! Watches what Sentinels call the primary, and publishes a new topology when that is another server.
 //!
-//! They are asked as often as a lease lasts, and at once when somebody has reason to doubt (a lost connection, a server that
+//! They are asked twice in the time that a lease lasts, and at once when somebody has reason to doubt (a lost connection, a server that
 //! is no primary any more), though not without a pause, which grows while nothing turns out to have changed; more often while
 //! the primary does not answer. Their `+switch-master` is not waited for: a question that is asked anyway tells the same, a
 //! message can be missed, and what was fetched from the old primary is served no longer than a lease in either case.
