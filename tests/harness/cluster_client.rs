@@ -27,6 +27,7 @@ pub struct ClusterClient {
     connections: HashMap<Address, Client>,
     /// Owners of slots, as far as a redirection told them.
     owners: HashMap<u16, Address>,
+    moved: usize,
 }
 
 /// Where else a command is to be sent.
@@ -63,6 +64,7 @@ impl ClusterClient {
             replicas: 0,
             connections: HashMap::new(),
             owners: HashMap::new(),
+            moved: 0,
         }
     }
 
@@ -123,6 +125,7 @@ impl ClusterClient {
             match Redirection::read(&reply, &node) {
                 None => return Ok(reply),
                 Some(Redirection::Moved(slot, owner)) => {
+                    self.moved += 1;
                     self.owners.insert(slot, owner.clone());
                     (node, is_asked) = (owner, false);
                 }
@@ -130,6 +133,12 @@ impl ClusterClient {
             }
         }
         Err(io::Error::other(format!("sent from node to node {MOST_REDIRECTIONS} times")))
+    }
+
+    /// How often a node has said that another one has the slot.
+    #[must_use]
+    pub fn moved(&self) -> usize {
+        self.moved
     }
 
     fn likely_node(&self, args: &[impl AsRef<[u8]>]) -> Address {

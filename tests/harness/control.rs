@@ -35,6 +35,8 @@ struct Acknowledged {
     ended: Instant,
     /// When the first write after it failed, if one did before the next was acknowledged.
     failed: Option<Instant>,
+    /// When the next one had been answered, if that was by another node: the one that was asked had lost the slot.
+    moved: Option<Instant>,
 }
 
 /// What became of the writes.
@@ -47,6 +49,9 @@ pub struct ControlReport {
     /// For each key, the times of acknowledgements that were lost, or of which that cannot be told: each begins with the last
     /// write before them that was kept, and ends with the next one, or when a write failed: something happened before that.
     pub losses: Vec<Vec<Range<Instant>>>,
+    /// For each key, the times between two writes that were kept, of which the second was sent on to another node. If that took
+    /// over without the first one's consent, what was acknowledged in between may be lost.
+    pub moves: Vec<Vec<Range<Instant>>>,
 }
 
 impl Control {
@@ -84,6 +89,9 @@ impl Control {
             report.acknowledged += journal.acknowledged.len();
             report.lost += journal.acknowledged.iter().filter(|write| !is_kept(write)).count();
             report.losses.push(losses(&journal.acknowledged, is_kept));
+            report
+                .moves
+                .push(journal.acknowledged.iter().filter_map(|write| Some(write.began..write.moved?)).collect());
         }
         report
     }
@@ -113,17 +121,22 @@ fn write(key: String, mut client: ClusterClient, pause: Duration, stop: &AtomicB
             break;
         }
         std::thread::sleep(pause);
-        let began = Instant::now();
-        match client.try_command(&["RPUSH", &journal.key, &number.to_string()]) {
-            Ok(reply) if reply.integer().is_some() => {
-                journal.acknowledged.push(Acknowledged { number, began, ended: Instant::now(), failed: None });
+        let (began, moved) = (Instant::now(), client.moved());
+        let reply = client.try_command(&["RPUSH", &journal.key, &number.to_string()]);
+        let ended = Instant::now();
+        let is_acknowledged = reply.is_ok_and(|reply| reply.integer().is_some());
+        if let Some(last) = journal.acknowledged.last_mut() {
+            if client.moved() > moved {
+                last.moved.get_or_insert(ended);
             }
-            _ => {
-                if let Some(last) = journal.acknowledged.last_mut() {
-                    last.failed.get_or_insert_with(Instant::now);
-                }
-                std::thread::sleep(Duration::from_millis(5));
+            if !is_acknowledged {
+                last.failed.get_or_insert(ended);
             }
+        }
+        if is_acknowledged {
+            journal.acknowledged.push(Acknowledged { number, began, ended, failed: None, moved: None });
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
     journal
@@ -137,7 +150,13 @@ mod tests {
     fn a_loss_reaches_from_the_last_write_before_it_that_was_kept_to_the_next_one() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let write = |number| Acknowledged { number, began: at(10 * number), ended: at(10 * number + 5), failed: None };
+        let write = |number| Acknowledged {
+            number,
+            began: at(10 * number),
+            ended: at(10 * number + 5),
+            failed: None,
+            moved: None,
+        };
         let mut all: Vec<_> = (0..10).map(write).collect();
         let lost = |all: &[Acknowledged], lost: &'static [u64]| losses(all, move |write| !lost.contains(&write.number));
         assert_eq!(lost(&all, &[]), []);

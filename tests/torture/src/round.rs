@@ -184,7 +184,10 @@ impl Clients {
             _ => ControlReport::default(),
         };
         let (control, journal_control) = (report(self.control), report(self.journal_control));
-        history.losses = losses(&self.shared, &control);
+        history.losses = losses(&self.shared, &control.losses);
+        if loses_writes {
+            history.losses.extend(losses(&self.shared, &control.moves));
+        }
         let journaled = reports.iter().map(|report| report.answered).sum();
         let faults: Vec<LoadFault> = reports.into_iter().flat_map(|report| report.faults).collect();
         let (lost, others): (Vec<_>, Vec<_>) =
@@ -198,10 +201,10 @@ impl Clients {
     }
 }
 
-/// What the control says that Redis lost: for each hash tag, whose keys are in one slot with the control's own.
-fn losses(shared: &Shared, control: &ControlReport) -> Vec<Loss> {
+/// What the control says that Redis lost, or may have lost: for each hash tag, whose keys are in one slot with the control's own.
+fn losses(shared: &Shared, control: &[Vec<Range<Instant>>]) -> Vec<Loss> {
     let mut losses = Vec::new();
-    for (tag, of_tag) in control.losses.iter().enumerate() {
+    for (tag, of_tag) in control.iter().enumerate() {
         let keys = shared.keys.all(|named| usize::from(named.tag) == tag);
         let loss = |times: &Range<Instant>| {
             let (from, until) = (shared.clock.at(times.start), shared.clock.at(times.end));
