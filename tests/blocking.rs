@@ -418,3 +418,28 @@ fn before_a_cluster_wait_tells_of_no_replica_that_lacks_what_was_written() {
         (nearside.client().call("CLIENT LIST").text().matches("id=").count() == 1).then_some(())
     });
 }
+
+#[test]
+fn nothing_is_popped_for_who_hangs_up_while_the_command_goes_from_node_to_node() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let slot = key_slot(b"b");
+    let to = 1 - cluster.owner(slot);
+    assert_eq!(cluster.client().call("RPUSH {b}1 x"), ":1\r\n");
+    let migration = cluster.begin_migration(slot, to);
+    let mut client = nearside.client();
+    client.send(&words("BLPOP {b}2 {b}1 0"));
+    // TRYAGAIN, and a pause before each attempt, for some three seconds.
+    std::thread::sleep(Duration::from_millis(300));
+    drop(client);
+    std::thread::sleep(Duration::from_millis(200));
+    cluster.migrate_keys(&migration, 10);
+    cluster.finish_migration(migration);
+    eventually("its session has ended", Duration::from_secs(5), || {
+        (nearside.client().call("CLIENT LIST").text().matches("id=").count() == 1).then_some(())
+    });
+    assert_eq!(cluster.client().call("LLEN {b}1"), ":1\r\n");
+}

@@ -1,10 +1,11 @@
 //! Known ways to be wrong that no other test shows: see the table in `docs/guarantees.md`.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use nearside_tests::{
-    Nearside, RedisCluster, RedisServer, Relay, calibrating, eventually, holds_for, key_in_slot, words,
+    Nearside, RedisCluster, RedisServer, Relay, Stops, calibrating, eventually, holds_for, key_in_slot, words,
 };
 
 const SOON: Duration = Duration::from_secs(15);
@@ -124,6 +125,42 @@ fn nothing_is_served_of_a_server_whose_address_another_one_has_taken() {
     assert_eq!(second.client().call("GET new"), "$1\r\nx\r\n");
     eventually("the other server is read", SOON, || (client.call("GET k") == "$6\r\nsecond\r\n").then_some(()));
     holds_for("and no more the first", Duration::from_secs(1), || client.call("GET k") == "$6\r\nsecond\r\n");
+}
+
+#[test]
+fn a_server_whose_address_another_one_has_taken_is_left_by_busy_connections_too() {
+    if calibrating("lanes") {
+        return;
+    }
+    let (first, second) = (RedisServer::start(), RedisServer::start());
+    let relay = Relay::to(&first.address());
+    let nearside = Nearside::upstream(relay.address(), &["--workers", "1"]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _stops = Stops(&done);
+        for number in 0..3 {
+            let (mut busy, done) = (nearside.client(), &done);
+            let append = words(&format!("APPEND busy{number} x")).repeat(300);
+            scope.spawn(move || {
+                while !done.load(Relaxed) {
+                    let replies = busy.exchange(&append, 300);
+                    assert!(replies.iter().all(|reply| reply.integer().is_some()), "{replies:?}");
+                }
+            });
+        }
+        let mut client = nearside.client();
+        assert_eq!(client.call("SET at first"), "+OK\r\n");
+        // There is always something on its way.
+        relay.delay_proxies(Duration::from_millis(20));
+        relay.lead_to(&second.address());
+        let mut resp3 = nearside.client();
+        resp3.call("HELLO 3");
+        assert_eq!(resp3.call("APPEND new x"), ":1\r\n", "by a new connection");
+        eventually("the others lead to the other server too", Duration::from_secs(2), || {
+            assert_eq!(client.call("SET at second"), "+OK\r\n");
+            (second.client().call("GET at") == "$6\r\nsecond\r\n").then_some(())
+        });
+    });
 }
 
 #[test]

@@ -278,6 +278,30 @@ fn past_the_memory_for_all_clients_a_transaction_ends_rightly_and_its_connection
 }
 
 #[test]
+fn past_the_memory_for_all_clients_who_may_not_wait_is_told_so_by_no_other_command() {
+    if calibrating("limit for all clients") {
+        return;
+    }
+    let (redis, nearside) = with_mebibyte(&["--buffer-memory", "16MiB", "--workers", "1"]);
+    redis.client().call("ACL SETUSER few on >secret ~* resetchannels +@all -swapdb");
+    let (mut client, mut other) = (nearside.client(), nearside.client());
+    assert_eq!(client.call("AUTH few secret"), "+OK\r\n");
+    assert_eq!(client.call("WATCH k"), "+OK\r\n");
+    let greedy = (0..4).map(|_| ask_and_do_not_read(&nearside)).collect::<Vec<_>>();
+    eventually("commands are refused", SOON, || other.call("SET l 1").starts_with(b"-OVERLOAD ").then_some(()));
+    for _ in 0..2 {
+        assert!(client.call("WAIT 0 0").starts_with(b"-OVERLOAD "));
+    }
+    drop(greedy);
+    eventually("they are served again", SOON, || (other.call("SET l 1") == "+OK\r\n").then_some(()));
+    assert_eq!(
+        ["SET k 1", "GET k", "ECHO end"].map(|line| client.call(line)),
+        ["+OK\r\n", "$1\r\n1\r\n", "$3\r\nend\r\n"]
+    );
+    assert!(client.call("WAIT 0 0").starts_with(b"-NOPERM"), "and now to WAIT itself");
+}
+
+#[test]
 fn requests_half_sent_count_too() {
     if calibrating("limit for all clients") {
         return;

@@ -357,3 +357,27 @@ fn a_sentinel_is_shown_where_the_setting_says_so_and_else_none() {
     assert_eq!(replies[1], unknown);
     assert!(replies[2].starts_with(b"-EXECABORT "), "{replies:?}");
 }
+
+#[test]
+fn while_no_primary_is_known_every_command_has_an_answer() {
+    if calibrating("a wait for the first primary") {
+        return;
+    }
+    let sentinel = Address::local(free_port());
+    let nearside = Nearside::with_url(&format!("redis-sentinel://{sentinel}/{NAME}"), &[]);
+    for line in [
+        "CLIENT TRACKING ON",
+        "CLIENT TRACKING x",
+        "WATCH k",
+        "MULTI",
+        "BLPOP k 0",
+        "SUBSCRIBE c",
+        "MONITOR",
+        "WAIT 0 0",
+    ] {
+        let mut client = nearside.client();
+        let reply = client.call(line);
+        assert!(reply == "+OK\r\n" || reply.starts_with(b"-UPSTREAM "), "{line}: {reply:?}");
+        assert_eq!(nearside.client().call("PING"), "+PONG\r\n", "after {line}");
+    }
+}

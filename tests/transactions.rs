@@ -312,3 +312,67 @@ fn clients_of_others_cannot_be_touched_from_inside_a_transaction() {
     assert_eq!(replies[3..], ["-EXECABORT Transaction discarded because of previous errors.\r\n", "$1\r\nv\r\n"]);
     assert_eq!(direct.call("PING"), "+PONG\r\n");
 }
+
+#[test]
+fn what_a_user_may_not_end_ends_with_its_connection() {
+    if calibrating("pool of connections") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let mut direct = redis.client();
+    assert_eq!(direct.call("ACL SETUSER few on >secret ~* &* +@all -discard -unwatch"), "+OK\r\n");
+    let login = || {
+        let mut client = nearside.client();
+        assert_eq!(client.call("AUTH few secret"), "+OK\r\n");
+        client
+    };
+    let (mut client, mut other) = (login(), login());
+    for lines in [&["MULTI", "SET k 1", "DISCARD"][..], &["WATCH k", "UNWATCH"]] {
+        for in_one_write in [true, false] {
+            let last = match in_one_write {
+                true => client.pipeline(lines).pop().unwrap(),
+                false => lines.iter().map(|line| client.call(line)).next_back().unwrap(),
+            };
+            assert!(last.starts_with(b"-NOPERM"), "{lines:?}: {last:?}");
+            direct.call("SET k 2");
+            // On the shared connection, and on whichever is taken from the pool.
+            assert_eq!(other.call("SET l 1"), "+OK\r\n", "{lines:?} in one write: {in_one_write}");
+            let steps = ["WATCH l", "MULTI", "GET k", "EXEC"].map(|line| other.call(line));
+            assert_eq!(steps[3], "*1\r\n$1\r\n2\r\n", "{lines:?} in one write: {in_one_write}: {steps:?}");
+        }
+    }
+    // The proxy itself says DISCARD where it has refused a command of the transaction.
+    let doomed = ["MULTI", "CLIENT SETNAME x", "EXEC"].map(|line| client.call(line));
+    assert!(doomed[2].starts_with(b"-EXECABORT"), "{doomed:?}");
+    assert_eq!(["WATCH l", "MULTI", "GET k", "EXEC"].map(|line| other.call(line))[3], "*1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn a_transaction_whose_multi_was_refused_is_not_sent_on() {
+    if calibrating("cluster") {
+        return;
+    }
+    let cluster = RedisCluster::start(2);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    for node in 0..2 {
+        assert_eq!(cluster.node(node).client().call("ACL SETUSER few on >secret ~* &* +@all -multi -exec"), "+OK\r\n");
+    }
+    let slot = key_slot(b"t");
+    let (from, to) = (cluster.owner(slot), 1 - cluster.owner(slot));
+    let keys = ["{t}1", "{t}2"];
+    keys.iter().for_each(|key| drop(cluster.client().call(&format!("SET {key} 0"))));
+    let migration = cluster.begin_migration(slot, to);
+    assert_eq!(cluster.node(from).client().call(&format!("CLUSTER GETKEYSINSLOT {slot} 2")).elements().len(), 2);
+    assert_eq!(cluster.migrate_keys(&migration, 1), 1);
+    let is_here = |key: &&str| cluster.node(from).client().call(&format!("GET {key}")) == "$1\r\n0\r\n";
+    let here = *keys.iter().find(|key| is_here(key)).unwrap();
+    let moved = *keys.iter().find(|key| !is_here(key)).unwrap();
+    let mut client = nearside.client();
+    assert_eq!(client.call("AUTH few secret"), "+OK\r\n");
+    let replies = client.pipeline(&["MULTI", &format!("INCR {here}"), &format!("INCR {moved}"), "EXEC"]);
+    assert!(replies[0].starts_with(b"-NOPERM"), "{replies:?}");
+    assert_eq!(replies[1], ":1\r\n", "{replies:?}");
+    cluster.finish_migration(migration);
+    assert_eq!(cluster.client().call(&format!("GET {here}")), "$1\r\n1\r\n", "it was carried out once");
+}

@@ -242,6 +242,16 @@ impl Worker {
         give_memory_back();
     }
 
+    /// The newest topology, which is this worker's from now on: other workers may have heard of it already, and their clients
+    /// of what was written by it.
+    pub(crate) fn newest_topology(&self) -> Arc<Topology> {
+        let newest = self.shared.topology_version.load(Ordering::Acquire);
+        if newest != self.topology.borrow().version() {
+            self.take_up_topology();
+        }
+        Arc::clone(&self.topology.borrow())
+    }
+
     /// From now on sessions that have nothing in flight go by the newest topology.
     pub(crate) fn take_up_topology(&self) {
         *self.topology.borrow_mut() = self.shared.topology.load_full();

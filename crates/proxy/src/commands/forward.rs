@@ -164,7 +164,7 @@ pub(super) fn read_as(
     frame: Frame<'_>,
 ) -> Result<(), String> {
     let worker = session.worker();
-    let topology = Arc::clone(&worker.topology());
+    let topology = worker.newest_topology();
     let node = match slot {
         None => (!topology.nodes().is_empty()).then_some(0),
         Some(slot) => topology.position(slot),

@@ -200,9 +200,9 @@ pub(super) fn submit_with(
         state.answer_error("UPSTREAM the connection was lost; the command was not sent");
         return Outcome::Refused;
     }
-    let (slot, is_queued) = (pinned.slot, pinned.multi.is_some());
-    if changes.is_open_ended() && !is_queued {
-        forward::wrote_others(state, sequence, changes, slot);
+    if changes.is_open_ended() && pinned.multi.is_none() {
+        // Where the connection leads, its slot may be no more.
+        forward::wrote_others(state, sequence, changes, None);
     }
     Outcome::Sent
 }

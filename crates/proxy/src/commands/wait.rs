@@ -55,7 +55,8 @@ fn at_one_server(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comm
     }
     let version = session.worker().shared().upstream_version.load();
     let is_sharded = version.split('.').next().and_then(|major| major.parse().ok()).is_none_or(|major: u32| major >= 7);
-    if let Some(lane) = state.own.lane() {
+    // If the command itself is not sent, nothing is asked for its sake.
+    if let Some(lane) = state.own.lane().filter(|lane| lane.has_room() && !session.worker().is_overloaded()) {
         let publish: &[&[u8]] = if is_sharded { &[b"SPUBLISH", b"", b""] } else { &[b"PUBLISH", b"", b""] };
         let db = state.db.to_string();
         let swap: &[&[u8]] = &[b"SWAPDB", db.as_bytes(), db.as_bytes()];

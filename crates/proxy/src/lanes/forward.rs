@@ -158,6 +158,8 @@ struct State {
     condemned: Option<LinkError>,
     /// Its place was given to another one.
     is_over: bool,
+    /// Another server has taken the address: what is owed is still taken, and nothing more is sent.
+    is_left: bool,
     patience: Patience,
 }
 
@@ -224,6 +226,7 @@ impl State {
     fn came_up(&mut self, server: u64) {
         self.link = Link::Up;
         self.server = server;
+        self.is_left = false;
         self.was_up = true;
         self.progress = clock::now();
     }
@@ -255,6 +258,7 @@ impl ForwardLane {
                 parked: Vec::new(),
                 condemned: None,
                 is_over: false,
+                is_left: false,
                 patience: Patience::default(),
             }),
             waker: Cell::new(None),
@@ -277,8 +281,11 @@ impl ForwardLane {
     #[inline]
     pub(crate) fn has_room(&self, session: &Rc<Session>) -> bool {
         let mut state = self.state.borrow_mut();
-        if state.has_room(1) {
+        if state.has_room(1) && !state.is_left {
             return true;
+        }
+        if state.is_left {
+            self.wake(); // to end, if nothing is owed
         }
         if session.park() {
             state.parked.push(Rc::clone(session));
@@ -333,8 +340,8 @@ impl ForwardLane {
             return;
         }
         let is_up = state.link == Link::Up;
-        let moved = state.server != self.node.server().epoch();
-        let is_spent = is_up && state.awaiting.is_empty() && (moved || now >= state.progress + IDLE_AFTER);
+        state.is_left = is_up && state.server != self.node.server().epoch();
+        let is_spent = is_up && state.awaiting.is_empty() && (state.is_left || now >= state.progress + IDLE_AFTER);
         let is_primary = || self.worker.topology().has(&self.node);
         state.patience.look(is_primary);
         let owes = is_up && !state.awaiting.is_empty();

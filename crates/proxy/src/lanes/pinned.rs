@@ -67,6 +67,8 @@ struct Awaiting {
     redirections: u8,
     /// It goes ahead of a command, and is asked for the sake of that.
     guard: Option<Guard>,
+    /// It ends what the server knows of the session: if it is refused, nobody else may have the connection.
+    frees: bool,
 }
 
 /// Commands of which one has to succeed, or the error of the last is the answer to the command behind them.
@@ -100,6 +102,8 @@ struct State {
     progress: Time,
     condemned: Option<LinkError>,
     patience: Patience,
+    /// What was to make it as new was refused.
+    is_stained: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +172,7 @@ impl PinnedLane {
                 progress: clock::now(),
                 condemned: None,
                 patience: Patience::default(),
+                is_stained: false,
             }),
             waker: Cell::new(None),
         });
@@ -177,7 +182,11 @@ impl PinnedLane {
 
     /// Gives the connection back, which is as it was when it was new: another session may have it.
     pub(crate) fn release(self: &Rc<Self>) {
-        if self.state.borrow().refusal.is_some() {
+        let is_as_before = {
+            let state = self.state.borrow();
+            state.refusal.is_none() && !state.is_stained
+        };
+        if !is_as_before {
             return self.end();
         }
         self.state.borrow_mut().owner = None;
@@ -257,13 +266,22 @@ impl PinnedLane {
             Frame::Borrowed(bytes) if may_move => Bytes::copy_from_slice(bytes),
             Frame::Borrowed(bytes) => {
                 self.state.borrow_mut().output.copy(bytes);
-                self.queue(Awaiting { sequence, effect, since, blocks, frame: None, redirections: 0, guard: None });
+                self.queue(Awaiting {
+                    sequence,
+                    effect,
+                    since,
+                    blocks,
+                    frame: None,
+                    redirections: 0,
+                    guard: None,
+                    frees: false,
+                });
                 return true;
             }
         };
         self.state.borrow_mut().output.append(frame.clone());
         let frame = may_move.then_some(frame);
-        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, guard: None });
+        self.queue(Awaiting { sequence, effect, since, blocks, frame, redirections: 0, guard: None, frees: false });
         true
     }
 
@@ -289,6 +307,11 @@ impl PinnedLane {
         }
     }
 
+    /// The command that was queued last ends what the server knows of the session, unless the server refuses it.
+    pub(crate) fn frees(&self) {
+        self.state.borrow_mut().awaiting.back_mut().iter_mut().for_each(|last| last.frees = true);
+    }
+
     /// Queues a command that another node has sent here. False: the connection is lost.
     pub(crate) fn take_over(&self, moved: Moved) -> bool {
         if self.state.borrow().phase == Phase::Ended {
@@ -298,6 +321,9 @@ impl PinnedLane {
             self.say(&[b"ASKING"]);
         }
         let state = &mut *self.state.borrow_mut();
+        if state.awaiting.is_empty() {
+            state.progress = clock::now();
+        }
         let Moved { sequence, frame, keys, effect, since, blocks, redirections, .. } = moved;
         keys.iter().for_each(|key| state.written.push(key));
         state.output.append(frame.clone());
@@ -309,6 +335,7 @@ impl PinnedLane {
             frame: Some(frame),
             redirections: redirections + 1,
             guard: None,
+            frees: false,
         });
         self.tell_where_it_waits(state);
         self.wake();

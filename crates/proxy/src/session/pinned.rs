@@ -133,6 +133,8 @@ impl Session {
                 Own::None | Own::Unplaced(_) => false,
             }
         };
+        // It may have been seen in the pause that the client has hung up, when nothing waited at a server.
+        self.wake();
         if !is_on_its_way {
             self.deliver(sequence, b"-UPSTREAM the connection was lost; the command was not executed\r\n", true);
             self.worker.flush_later(self);

@@ -10,7 +10,7 @@ use nearside_resp::encode;
 
 use super::{SYNTAX_ERROR, options};
 use crate::commands::pinned::{self, Outcome, Sending};
-use crate::commands::place::Place;
+use crate::commands::place::{self, Place};
 use crate::commands::table::Command;
 use crate::commands::{Call, Flow};
 use crate::session::Session;
@@ -67,7 +67,10 @@ fn switch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
         return Flow::Done;
     }
     if matches!(state.own, Own::None) {
-        pinned::pin(session, state, Place { node: 0, slot: None });
+        match place::primary(session, state) {
+            Ok(node) => pinned::pin(session, state, Place { node, slot: None }),
+            Err(flow) => return flow,
+        }
     }
     let sending = Sending { shape: Shape::Tracking(on == Some(true)), ..Sending::default() };
     let outcome = pinned::submit(session, state, call, command, sending);

@@ -23,13 +23,11 @@ const COMMANDS: usize = 512;
 
 /// A block, behind its MULTI.
 struct Block {
-    /// EXEC or DISCARD is the last of them.
+    /// EXEC is the last of them.
     commands: usize,
     /// In bytes.
     len: usize,
     writes: Writes,
-    /// It ends with EXEC.
-    executes: bool,
     /// The slot of its keys, in a cluster.
     slot: Option<Slot>,
 }
@@ -75,7 +73,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
 /// The block in `rest`, if it is whole and plain.
 fn find(table: &Table, rest: &[u8], limits: &Limits, is_cluster: bool) -> Option<Block> {
     let mut decoder = RequestDecoder::new();
-    let mut block = Block { commands: 0, len: 0, writes: Writes::default(), executes: false, slot: None };
+    let mut block = Block { commands: 0, len: 0, writes: Writes::default(), slot: None };
     while block.commands < COMMANDS {
         let rest = &rest[block.len..];
         match decoder.decode(rest, limits).ok()? {
@@ -99,8 +97,8 @@ impl Block {
     fn take(&mut self, table: &Table, request: Request<'_>, is_cluster: bool) -> Option<bool> {
         let Found::Command(command) = table.find(&request) else { return None };
         if command.route == Route::Transaction {
-            self.executes = &*command.name == "exec";
-            return ((self.executes || &*command.name == "discard") && request.len() == 1).then_some(true);
+            // DISCARD may be refused, by ACL, and leaves the connection as MULTI has made it: that must not be a shared one.
+            return (&*command.name == "exec" && request.len() == 1).then_some(true);
         }
         if !is_plain(command, &request, is_cluster) {
             return None;
@@ -127,7 +125,7 @@ fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, lane: &Forwar
         left -= 1;
         submit(session, state, lane, request.frame(), |note| match table.find(&request) {
             _ if !caching => Effect::None,
-            _ if left == 0 && block.executes => block.writes.effect(note),
+            _ if left == 0 => block.writes.effect(note),
             // Should the server have refused MULTI, it is carried out by itself.
             Found::Command(command) => forward::effect(&Call { request, owned: None, rest: &[] }, command, note),
             Found::UnknownCommand | Found::UnknownSubcommand(_) => Effect::None,
@@ -140,8 +138,8 @@ fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, lane: &Forwar
 fn send_in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>, node: Arc<Node>, block: Block) -> Flow {
     let mut frames = vec![call.request.frame().to_vec()];
     visit(call.rest, &state.limits, &block, |request| frames.push(request.frame().to_vec()));
-    let Block { len, mut writes, executes, slot, .. } = block;
-    if !executes || session.worker().cache().is_none() {
+    let Block { len, mut writes, slot, .. } = block;
+    if session.worker().cache().is_none() {
         writes = Writes::default();
     }
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, false);

@@ -108,7 +108,10 @@ pub(super) fn beside(session: &Rc<Session>, state: &mut State, call: &Call<'_>, 
     let outcome = pinned::submit(session, state, call, command, Sending::default());
     if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         match &*command.name {
-            "unwatch" if command.arity_ok(call.request.len()) => pinned.watches = false,
+            "unwatch" if command.arity_ok(call.request.len()) => {
+                pinned.watches = false;
+                pinned.lane.frees();
+            }
             "watch" => pinned.watches = true,
             _ => {}
         }
@@ -217,6 +220,7 @@ fn exec(state: &mut State, call: &Call<'_>) -> Flow {
     if multi.is_doomed {
         pinned.watches = false;
         pinned.lane.say(&[b"DISCARD"]);
+        pinned.lane.frees();
         return refuse(state, ABORTED);
     }
     let shape = if multi.selects.is_empty() { Shape::Plain } else { Shape::Exec };
@@ -239,6 +243,7 @@ fn discard(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &
     if let (Outcome::Sent, Own::Pinned(pinned)) = (outcome, &mut state.own) {
         pinned.multi = None;
         pinned.watches = false;
+        pinned.lane.frees();
     }
     outcome.into()
 }

@@ -20,7 +20,7 @@ const MOVING: &[u8] = b"-TRYAGAIN the slot is on its way to another node; the co
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SentBlock {
-    /// From MULTI to EXEC or DISCARD.
+    /// From MULTI to EXEC.
     pub(super) frames: Vec<Vec<u8>>,
     pub(super) writes: Writes,
     /// Where it was sent.
@@ -64,14 +64,13 @@ impl SentBlock {
     ) -> Option<Vec<u8>> {
         let parse = |reply: &&[u8]| Redirect::parse(reply, self.node.address());
         let redirected = replies.iter().find_map(parse).filter(|found| *found != Redirect::Down);
-        let was_refused = replies.last().is_some_and(|last| last.starts_with(b"-"));
-        let Some(redirect) = redirected.filter(|_| was_refused) else {
-            return Some(replies.concat());
-        };
-        if self.tries == MOST_REDIRECTIONS {
+        // Where MULTI itself was refused, by ACL, the others have been carried out one by one.
+        let was_queued = replies.first().is_some_and(|first| !first.starts_with(b"-"));
+        let was_refused = was_queued && replies.last().is_some_and(|last| last.starts_with(b"-"));
+        let Some(redirect) = redirected.filter(|_| was_refused && self.tries < MOST_REDIRECTIONS) else {
             let told = |reply: &&[u8]| if is_redirect(reply, &self.node) { MOVING.to_vec() } else { reply.to_vec() };
             return Some(replies.iter().flat_map(told).collect());
-        }
+        };
         state.order.redirected(sequence);
         self.try_again(session, state, sequence, &redirect);
         None

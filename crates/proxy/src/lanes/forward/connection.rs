@@ -95,6 +95,9 @@ impl ForwardLane {
         if let Poll::Ready(Err(error)) = self.poll_write(cx, socket) {
             return Poll::Ready(error.into());
         }
+        if self.has_left() {
+            return Poll::Ready(LinkError::Closed);
+        }
         self.resume_parked();
         Poll::Pending
     }
@@ -107,10 +110,16 @@ impl ForwardLane {
         (!used_again).then_some(error)
     }
 
+    /// Another server has the address, and the one that it leads to owes nothing any more.
+    fn has_left(&self) -> bool {
+        let state = self.state.borrow();
+        state.is_left && state.awaiting.is_empty()
+    }
+
     /// Lets the sessions go on that wait for room, once there is plenty.
     fn resume_parked(&self) {
         let mut state = self.state.borrow_mut();
-        if state.parked.is_empty() || !state.has_room(2) {
+        if state.parked.is_empty() || state.is_left || !state.has_room(2) {
             return;
         }
         let parked = std::mem::take(&mut state.parked);
@@ -213,6 +222,7 @@ impl ForwardLane {
     fn fail_all(&self, link: Link, sent: &[u8], unsent: &[u8]) {
         let mut state = self.state.borrow_mut();
         state.link = link;
+        state.is_left = false;
         let taken = state.queued - state.output.len() as u64;
         state.output.clear();
         state.blocked = false;

@@ -119,7 +119,11 @@ impl PinnedLane {
             if begins {
                 front.effect.apply(&mut state.written, self.worker.cache(), now);
             }
+            state.is_stained |= begins && front.frees && piece.starts_with(b"-");
             if let Some(guard) = front.guard {
+                if begins {
+                    state.refusal = None; // of guards whose command was never sent
+                }
                 state.is_let_pass |= begins && !piece.starts_with(b"-");
                 if guard == Guard::Last && !state.is_let_pass {
                     state.refusal.get_or_insert_default().extend_from_slice(piece);
