@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use nearside_tests::{
-    Address, Client, Nearside, Process, RedisServer, Reply, calibrating, eventually, free_port, nearside_command,
+    Address, Client, Nearside, Process, RedisServer, Reply, calibrating, eventually, free_port, nearside_command, words,
 };
 
 const SOON: Duration = Duration::from_secs(10);
@@ -487,4 +488,67 @@ fn a_pause_holds_writes_or_everything_until_its_end() {
     assert_eq!(admin.call("CLIENT PAUSE 300"), "+OK\r\n");
     assert_eq!(admin.call("PING"), "+PONG\r\n", "once it is over");
     client.call("PING");
+}
+
+#[test]
+fn no_command_without_its_arguments_harms_anybody() {
+    if calibrating("nearside") {
+        return;
+    }
+    let (redis, nearside, mut other) = pair(&["--workers", "1"]);
+    let names = redis.client().call("COMMAND LIST").elements();
+    let names: Vec<_> = names.iter().map(|name| String::from_utf8(name.bulk().unwrap().to_vec()).unwrap()).collect();
+    assert!(names.len() > 200, "{names:?}");
+    // The server that is asked is to be there afterwards.
+    let harmless = names.iter().filter(|name| {
+        !["shutdown", "failover", "debug", "sync", "psync", "replicaof", "slaveof"].contains(&name.as_str())
+    });
+    for name in harmless {
+        for before in [
+            &[][..],
+            &["MULTI"],
+            &["WATCH k"],
+            &["WATCH k", "MULTI"],
+            &["MULTI", "GET k"],
+            &["HELLO 3", "CLIENT TRACKING ON"],
+        ] {
+            for arguments in ["", " x", " x 1"] {
+                let mut client = nearside.client();
+                let line = format!("{name}{arguments}");
+                client.send(&before.iter().flat_map(|line| words(line)).chain(words(&line)).collect::<Vec<_>>());
+                before.iter().for_each(|_| drop(client.reply()));
+                drop(client);
+            }
+        }
+        assert_eq!(other.call("ECHO here"), "$4\r\nhere\r\n", "after {name}");
+    }
+}
+
+#[test]
+fn who_hangs_up_in_a_pause_waits_no_more_and_nothing_is_done_for_it() {
+    let (redis, nearside, mut admin) = pair(&[]);
+    assert_eq!(admin.call("CLIENT PAUSE 60000 WRITE"), "+OK\r\n");
+    for _ in 0..5 {
+        let client = nearside.client();
+        client.writer().write_all(&[words("GET k"), words("INCR k")].concat()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    if !calibrating("CLIENT LIST of its own") {
+        eventually("their sessions have ended", SOON, || {
+            (admin.call("CLIENT LIST").text().matches("id=").count() == 1).then_some(())
+        });
+    }
+    assert_eq!(admin.call("CLIENT UNPAUSE"), "+OK\r\n");
+    assert_eq!(admin.call("INCR k"), ":1\r\n");
+    drop(redis);
+}
+
+#[test]
+fn who_reads_slowly_is_not_idle() {
+    let (_redis, _nearside, mut client) = pair(&["--idle-timeout", "1s"]);
+    assert_eq!(client.call("SETRANGE k 30000000 x"), ":30000001\r\n");
+    client.writer().write_all(&words("GETRANGE k 0 -1")).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(client.reply().bulk().map(<[u8]>::len), Some(30_000_001));
+    assert_eq!(client.call("PING"), "+PONG\r\n");
 }

@@ -1,7 +1,7 @@
 //! CLIENT TRACKING by a client of the proxy: its own invalidations reach it.
 #![allow(clippy::unwrap_used)]
 
-use nearside_tests::{Client, Nearside, RedisCluster, RedisServer, calibrating, same_before_one_server};
+use nearside_tests::{Client, Nearside, RedisCluster, RedisServer, Relay, calibrating, same_before_one_server};
 
 fn resp3(mut client: Client) -> Client {
     assert!(client.call("HELLO 3").starts_with(b"%"));
@@ -104,4 +104,23 @@ fn a_client_whose_tracking_is_lost_with_its_upstream_ends() {
     assert_eq!(client.call("CLIENT TRACKING ON"), "+OK\r\n");
     redis.restart();
     assert_eq!(client.rest_until_closed(), b"");
+}
+
+#[test]
+fn invalidations_come_whole_wherever_a_read_has_ended() {
+    if calibrating("relay") {
+        return;
+    }
+    let redis = RedisServer::start();
+    let relay = Relay::to(&redis.address());
+    let nearside = Nearside::upstream(relay.address(), &["--workers", "1"]);
+    let (mut client, mut writer) = (nearside.client(), redis.client());
+    client.speak_resp3();
+    assert_eq!(client.call("CLIENT TRACKING ON"), "+OK\r\n");
+    relay.write_at_most(1);
+    for round in 0..200 {
+        assert_eq!(client.call("GET k"), if round == 0 { "_\r\n" } else { "$1\r\nv\r\n" }, "round {round}");
+        assert_eq!(writer.call("SET k v"), "+OK\r\n");
+        assert_eq!(client.reply(), ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n", "round {round}");
+    }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use nearside_tests::{
-    Client, Nearside, RedisCluster, RedisServer, Stops, calibrating, key_slot, same_before_a_cluster,
-    same_before_one_server,
+    Address, Client, Nearside, RedisCluster, RedisServer, Stops, calibrating, free_port, key_slot,
+    same_before_a_cluster, same_before_one_server,
 };
 
 const STEP_BY_STEP: &str = "
@@ -375,4 +375,16 @@ fn a_transaction_whose_multi_was_refused_is_not_sent_on() {
     assert_eq!(replies[1], ":1\r\n", "{replies:?}");
     cluster.finish_migration(migration);
     assert_eq!(cluster.client().call(&format!("GET {here}")), "$1\r\n1\r\n", "it was carried out once");
+}
+
+#[test]
+fn an_exec_that_finds_no_node_ends_the_transaction() {
+    if calibrating("wait for a first topology") {
+        return;
+    }
+    let nearside = Nearside::with_url(&format!("redis-cluster://{}", Address::local(free_port())), &[]);
+    let mut client = nearside.client();
+    assert_eq!(["MULTI", "PUBLISH c m"].map(|line| client.call(line)), ["+OK\r\n", "+QUEUED\r\n"]);
+    assert!(client.call("EXEC").starts_with(b"-UPSTREAM "));
+    assert_eq!(client.call("MULTI"), "+OK\r\n", "it is over, and another one may begin");
 }

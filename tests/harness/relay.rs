@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ struct Shared {
     cut_off: Mutex<Vec<IpAddr>>,
     tracked_delay_ms: AtomicU64,
     proxied_delay_ms: AtomicU64,
+    /// Bytes that are written at once at most; 0: as many as there are.
+    piece: AtomicUsize,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -64,6 +66,7 @@ impl Relay {
             cut_off: Mutex::default(),
             tracked_delay_ms: AtomicU64::new(0),
             proxied_delay_ms: AtomicU64::new(0),
+            piece: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             open: Mutex::new(Vec::new()),
         });
@@ -109,6 +112,11 @@ impl Relay {
     /// New connections lead to another server from now on: a name or a virtual address has come to mean another machine.
     pub fn lead_to(&self, target: &Address) {
         *self.shared.target.lock().expect("no relay thread panics with the lock") = target.clone();
+    }
+
+    /// From now on it writes no more than so many bytes at once, so that reads end anywhere; 0: as many as there are.
+    pub fn write_at_most(&self, bytes: usize) {
+        self.shared.piece.store(bytes, Ordering::SeqCst);
     }
 
     /// Closes every connection that is open now; new ones pass.
@@ -191,7 +199,11 @@ impl Shared {
             while self.holds_back(source) && !self.ended.load(Ordering::SeqCst) {
                 std::thread::sleep(PAUSE);
             }
-            if to.write_all(&chunk[..read]).is_err() {
+            let most = match self.piece.load(Ordering::SeqCst) {
+                0 => read,
+                piece => piece,
+            };
+            if chunk[..read].chunks(most).any(|piece| to.write_all(piece).is_err()) {
                 break;
             }
         }

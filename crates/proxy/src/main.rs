@@ -19,7 +19,8 @@ mod worker;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 
 use config::Invocation;
 
@@ -31,6 +32,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const EXIT_CANNOT_START: u8 = 2;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
         Ok(Invocation::Run(config)) => {
             logging::start(&config);
@@ -47,6 +49,16 @@ fn main() -> ExitCode {
         Ok(Invocation::Print(text)) => print(text),
         Err(error) => cannot_start(&[error]),
     }
+}
+
+/// A broken invariant ends the process, and a supervisor starts a clean one. A release is built that way; this is for all other
+/// builds, where the runtime would hide from tests that a session has panicked.
+fn abort_on_panic() {
+    let tell = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        process::abort();
+    }));
 }
 
 /// Answers what was asked for. Should nobody read it, so be it.

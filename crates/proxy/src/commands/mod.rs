@@ -118,6 +118,7 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
         return flow;
     }
     if session.worker().is_paused() && session.worker().shared().paused().holds(command, &state.own) {
+        state.is_held_back = true;
         return Flow::Wait;
     }
     proceed(session, state, call, command)

@@ -55,10 +55,10 @@ pub(super) fn parse_db(text: &[u8]) -> Result<u16, &'static str> {
 
 /// Of a session that has an upstream connection to itself, which moves with it and will be nobody else's.
 pub(super) fn on_own_connection(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
-    let db = if state.topology.is_cluster() { Err(NO_INTEGER) } else { parse_db(call.request.arg(1)) };
-    let (Ok(db), true) = (db, command.arity_ok(call.request.len())) else {
+    if state.topology.is_cluster() || !command.arity_ok(call.request.len()) {
         return super::session::run(session, state, call, command);
-    };
+    }
+    let Ok(db) = parse_db(call.request.arg(1)) else { return super::session::run(session, state, call, command) };
     if state.replies.open() > 0 {
         return Flow::Wait;
     }

@@ -98,6 +98,8 @@ struct State {
     refusal: Option<Vec<u8>>,
     /// The beginning of a push, or of an error that may be a redirection.
     partial: Vec<u8>,
+    /// The beginning of something of which is not known yet whether it is a reply: a read has ended in its header.
+    head: Vec<u8>,
     /// When the upstream last showed life, or the first command was queued.
     progress: Time,
     condemned: Option<LinkError>,
@@ -169,6 +171,7 @@ impl PinnedLane {
                 is_let_pass: false,
                 refusal: None,
                 partial: Vec::new(),
+                head: Vec::new(),
                 progress: clock::now(),
                 condemned: None,
                 patience: Patience::default(),

@@ -31,7 +31,7 @@ pub(crate) fn subscribe(session: &Rc<Session>, state: &mut State, verb: Verb, na
     let request = Request {
         verb,
         steps,
-        step: Step { names: Vec::new(), target: Target::Nowhere },
+        step: Step::new(Vec::new(), Target::Nowhere),
         node: 0,
         error: None,
         redirections: 0,
@@ -333,8 +333,7 @@ impl Session {
     /// A server has ended the subscription to a shard channel, whose slot it has lost: the client may subscribe anew.
     fn server_ended(self: &Rc<Self>, state: &mut State, node: u64, channel: &[u8]) {
         let Some(mut subscriptions) = state.subscriptions.take() else { return };
-        let is_asked_for =
-            |request: &Request| !request.verb.begins && request.step.names.iter().any(|name| name == channel);
+        let is_asked_for = |request: &Request| !request.verb.begins && request.step.has(channel);
         let is_confirmation = subscriptions.request.as_ref().is_some_and(is_asked_for);
         if !is_confirmation && subscriptions.shard_node(channel) == Some(node) {
             subscriptions.end(Kind::Shard, channel);

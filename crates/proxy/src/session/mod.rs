@@ -152,7 +152,8 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            if (state.waiting || state.ending == Some(Ending::AfterReplies)) && state.is_waiting_upstream() {
+            let may_wait_long = state.is_waiting_upstream() || state.is_held_back;
+            if (state.waiting || state.ending == Some(Ending::AfterReplies)) && may_wait_long {
                 self.poll_hang_up(cx, state);
             }
             if asleep && !paused && !state.blocked && state.ending.is_none() && !state.output.is_empty() {
@@ -521,10 +522,14 @@ impl Session {
             lane.check(now);
         }
         self.check_feeds(state, now);
+        if !state.is_idle() {
+            state.busy = now;
+        }
+        let idle_since = state.now.max(state.busy);
         let config = self.worker.config();
         let reason = if state.output_over_soft_limit(now, &config.output_limits) {
             CutOff::Output
-        } else if config.idle_timeout.is_some_and(|limit| state.is_idle() && now >= state.now + limit) {
+        } else if config.idle_timeout.is_some_and(|limit| state.is_idle() && now >= idle_since + limit) {
             CutOff::Idle
         } else if state.ending.is_none() && self.client.is_killed() {
             CutOff::Killed // the message that says so found the mailbox full
@@ -586,7 +591,10 @@ impl Session {
     /// What a command waited for has come about: it is tried again.
     pub(crate) fn resume(&self) {
         self.parked.set(false);
-        self.state.borrow_mut().waiting = false;
+        let mut state = self.state.borrow_mut();
+        state.waiting = false;
+        state.is_held_back = false;
+        drop(state);
         self.wake();
     }
 }

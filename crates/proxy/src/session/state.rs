@@ -125,10 +125,14 @@ pub(crate) struct State {
     pub(crate) walks: Vec<(u64, Cursor)>,
     /// Taken after the read that brought the commands being run: a hit is judged by it.
     pub(crate) now: Time,
+    /// When it was last found not to be idle by who looks every second.
+    pub(super) busy: Time,
     /// The number of the command run last; 0 for one that does not exist.
     pub(crate) last_command: u32,
     /// A command waits for something in flight.
     pub(crate) waiting: bool,
+    /// CLIENT PAUSE is what it waits for.
+    pub(crate) is_held_back: bool,
     /// The client takes no more bytes for now; the session's task waits for it.
     pub(crate) blocked: bool,
     /// A SELECT, CLIENT TRACKING or EXEC is being answered: which db or lane the next command is for is not known.
@@ -177,8 +181,10 @@ impl State {
             exec_selects: Vec::new(),
             walks: Vec::new(),
             now: worker.now(),
+            busy: worker.now(),
             last_command: 0,
             waiting: false,
+            is_held_back: false,
             blocked: false,
             moving: false,
             waits: false,
@@ -378,7 +384,8 @@ impl State {
 
     /// The client has been told all that it asked for, and does not listen for more.
     pub(super) fn is_idle(&self) -> bool {
-        self.replies.is_empty() && self.logging_in.is_none() && self.subscriptions.is_none()
+        let is_told = self.replies.is_empty() && self.output.is_empty();
+        is_told && !self.waiting && self.logging_in.is_none() && self.subscriptions.is_none()
     }
 
     /// Gives back what the session held.

@@ -5,6 +5,7 @@
 //! its slot alone. Keyspace notifications are the exception: each node publishes those of its own keys, to its own clients
 //! only. So what may be one is subscribed to at every primary, and heard from those that are not the home only if it is one.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -78,6 +79,20 @@ pub(crate) enum Target {
 pub(crate) struct Step {
     pub(crate) names: Vec<Bytes>,
     pub(crate) target: Target,
+    /// The names, once somebody has asked for one.
+    known: OnceCell<HashSet<Bytes>>,
+}
+
+impl Step {
+    /// These names, there.
+    pub(crate) fn new(names: Vec<Bytes>, target: Target) -> Self {
+        Self { names, target, known: OnceCell::new() }
+    }
+
+    /// Whether this is one of the names. There may be as many as a client likes, and the server speaks of each.
+    pub(crate) fn has(&self, name: &[u8]) -> bool {
+        self.known.get_or_init(|| self.names.iter().cloned().collect()).contains(name)
+    }
 }
 
 /// A command that is being carried out, step by step.
@@ -187,11 +202,11 @@ impl Subscriptions {
             let target = self.target(verb, &name);
             match steps.back_mut() {
                 Some(step) if step.target == target => step.names.push(name),
-                _ => steps.push_back(Step { names: vec![name], target }),
+                _ => steps.push_back(Step::new(vec![name], target)),
             }
         }
         if steps.is_empty() {
-            steps.push_back(Step { names: Vec::new(), target: Target::Nowhere });
+            steps.push_back(Step::new(Vec::new(), Target::Nowhere));
         }
         steps
     }

@@ -176,7 +176,7 @@ fn queue_keyed(session: &Rc<Session>, state: &mut State, call: &Call<'_>, comman
 
 fn queue_select(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     spend(state);
-    let db = select::parse_db(call.request.arg(1));
+    let db = select::parse_db(call.request.get(1).unwrap_or_default());
     let place = of(state).map_or(0, |multi| multi.commands);
     let flow = queue_keyed(session, state, call, command);
     if let (Ok(db), Some(multi)) = (db, of(state).filter(|multi| multi.commands > place)) {
@@ -334,8 +334,11 @@ fn settle(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
     let place = match place::of_slot(session, state, slot) {
         Ok(place) => place,
         Err(flow) => {
-            if flow != Flow::Wait {
-                set_doomed(state);
+            match flow {
+                Flow::Wait => {}
+                // It ends the transaction, whatever it is answered.
+                _ if &*command.name == "exec" => state.own = Own::None,
+                _ => set_doomed(state),
             }
             return flow;
         }

@@ -22,14 +22,30 @@ impl PinnedLane {
         let now = clock::now();
         self.state.borrow_mut().progress = now;
         while let Some((piece, complete)) = link::next_piece(scanner, &mut bytes)? {
-            let is_cluster = self.worker.topology().is_cluster();
+            let mut head = std::mem::take(&mut self.state.borrow_mut().head);
+            if head.is_empty() && (complete || scanner.kind().is_some()) {
+                self.take(scanner.kind(), piece, complete, now)?;
+                continue;
+            }
+            head.extend_from_slice(piece);
             match scanner.kind() {
-                Some(ReplyKind::Push) => self.pushed(piece, complete),
-                Some(ReplyKind::Error) if is_cluster => self.error(piece, complete, now)?,
-                _ => self.replied(piece, complete, now)?,
+                None if !complete => self.state.borrow_mut().head = head,
+                kind => self.take(kind, &head, complete, now)?,
             }
         }
         Ok(())
+    }
+
+    /// Takes a piece of what is of this kind.
+    fn take(&self, kind: Option<ReplyKind>, piece: &[u8], complete: bool, now: Time) -> Result<(), LinkError> {
+        match kind {
+            Some(ReplyKind::Push) => {
+                self.pushed(piece, complete);
+                Ok(())
+            }
+            Some(ReplyKind::Error) if self.worker.topology().is_cluster() => self.error(piece, complete, now),
+            _ => self.replied(piece, complete, now),
+        }
     }
 
     /// What the server says of its own accord, which the client gets whole.
