@@ -7,6 +7,7 @@
 //! The values need not be of one moment, as MGET's of one server are; no key's is older than promised for GET.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use nearside_nearcache::{Lookup, NearCache, Read, Time, Waiter};
 use nearside_resp::{Limits, Progress, Protocol, Request, RequestDecoder, encode};
@@ -23,6 +24,7 @@ use crate::session::gather::{self, Purpose};
 use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::Slot;
+use crate::topology::Topology;
 
 /// Keys looked up one by one: some 100 µs of a worker's time.
 const MOST_KEYS: usize = 1024;
@@ -120,9 +122,11 @@ fn bypass(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &C
 /// Has the values fetched that the near-cache lacks.
 fn fetch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     let worker = session.worker();
+    // The same for all keys: a newer one may come in between, in which nobody has one of them.
+    let topology = Arc::clone(&worker.topology());
     let can_be_fetched = |key: &[u8]| {
-        let node = worker.topology().owner(key).cloned().filter(|_| worker.config().cache_rules.of(key).1.caches(GET));
-        node.is_some_and(|node| worker.shared().loader_is_ready(&node, &state.user, state.db))
+        let node = topology.owner(key).filter(|_| worker.config().cache_rules.of(key).1.caches(GET));
+        node.is_some_and(|node| worker.shared().loader_is_ready(node, &state.user, state.db))
     };
     let is_busy = fan_out::is_full(state) || state.order.fetches_under_way() >= MOST_UNDER_WAY;
     if is_busy || !call.request.args().skip(1).all(can_be_fetched) {
@@ -134,13 +138,13 @@ fn fetch(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Co
     let sequence = state.replies.expect(Source::Fetch, Shape::Plain, state.reply_mode.is_silent());
     let first = state.gathers.begin(sequence, state.now, Purpose::Join(how), keys);
     for (number, key) in (first..).zip(call.request.args().skip(1)) {
-        read(session, state, sequence, number, key);
+        read(session, state, &topology, sequence, number, key);
     }
     Flow::Done
 }
 
 /// Reads one key, for the part `number` of the reply `sequence`.
-fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, key: &[u8]) {
+fn read(session: &Rc<Session>, state: &mut State, topology: &Topology, sequence: u64, number: u64, key: &[u8]) {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { unreachable!("it was asked before") };
     let waiter = || Waiter { worker: worker.index() as u32, session: session.id(), sequence: number };
@@ -157,8 +161,8 @@ fn read(session: &Rc<Session>, state: &mut State, sequence: u64, number: u64, ke
     }
     match found {
         Lookup::Lead(ticket) => {
-            let node = worker.topology().owner(key).cloned().expect("it was asked before");
-            worker.fetch(ticket, &node, &state.user);
+            let node = topology.owner(key).expect("it was asked before");
+            worker.fetch(ticket, node, &state.user);
         }
         Lookup::Hit(_) | Lookup::Follow => {}
         Lookup::Bypass(_) => read_upstream(session, state, number, key),

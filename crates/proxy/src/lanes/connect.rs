@@ -286,7 +286,8 @@ async fn read_replies(socket: &Socket, count: usize) -> Result<Vec<Vec<u8>>, Con
                 replies.push(Vec::new());
             }
         }
-        if replies.len() > count {
+        // Not in the middle of a push: what is left of it would be taken for a reply by whoever reads on.
+        if replies.len() > count && replies.last().is_some_and(Vec::is_empty) {
             replies.truncate(count);
             return Ok(replies);
         }

@@ -152,7 +152,7 @@ impl Session {
             let paused = state.output.len() >= OUTPUT_PAUSE;
             state.show_turn();
             state.input_held = self.input.borrow().allocated();
-            let may_wait_long = state.is_waiting_upstream() || state.is_held_back;
+            let may_wait_long = state.is_waiting_upstream() || state.is_held_back && state.waiting;
             if (state.waiting || state.ending == Some(Ending::AfterReplies)) && may_wait_long {
                 self.poll_hang_up(cx, state);
             }
