@@ -107,12 +107,14 @@ lint: ## formatting and clippy, no warning allowed
 bench: ## Nearside beside Redis direct, twemproxy, Envoy and home-made services: docs/benchmarks.md, in three quarters of an hour; SCENARIO=name prints one; with BEFORE=program, SCENARIO=change compares two builds
 	@.ci/need cargo cc redis-server
 	@benches/contestants/prepare
-	cargo build --release -p nearside -p nearside-benches
+	cargo build --release -p nearside
+	cargo build --release -p nearside-benches
 	$(TARGET_DIR)/release/nearside-bench $(or $(SCENARIO),--write docs) $(if $(BEFORE),--before $(BEFORE))
 
 bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one server and a cluster; a minute or two on two quiet cores
 	@.ci/need cargo cc redis-server
-	cargo build --release -p nearside -p nearside-benches
+	cargo build --release -p nearside
+	cargo build --release -p nearside-benches
 	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
 
 profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mix get=50,set=50' CACHE=256MiB

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
 
 /// CPU time that the threads of process `pid` have used so far. A thread that has ended no longer counts: measure
 /// servers that keep their threads.
@@ -30,6 +31,28 @@ pub fn of_process(pid: u32) -> io::Result<Duration> {
 pub fn of_thread(thread: Pid) -> io::Result<Duration> {
     let line = fs::read_to_string(format!("/proc/self/task/{}/schedstat", thread.as_raw_nonzero()))?;
     Ok(Duration::from_nanos(parse_schedstat(&line)?))
+}
+
+/// Time for which `core` was not idle so far, or taken by another machine (Linux, Documentation/filesystems/proc: /proc/stat).
+pub fn of_core(core: usize) -> io::Result<Duration> {
+    parse_core(&fs::read_to_string("/proc/stat")?, core)
+}
+
+fn parse_core(stat: &str, core: usize) -> io::Result<Duration> {
+    /// Of a second, on every Linux that there is.
+    const TICK: Duration = Duration::from_millis(10);
+    let name = format!("cpu{core}");
+    let line = stat.lines().find_map(|line| line.strip_prefix(name.as_str())?.strip_prefix(' '));
+    let numbers = line.map(|line| line.split_ascii_whitespace().map(str::parse::<u32>).collect::<Result<Vec<_>, _>>());
+    match numbers {
+        // What it spent on guests is in the first two.
+        Some(Ok(ticks)) if ticks.len() >= 8 => {
+            let [user, nice, system, _idle, _waiting, interrupts, soft_interrupts, stolen] =
+                [0, 1, 2, 3, 4, 5, 6, 7].map(|field| ticks[field]);
+            Ok(TICK * (user + nice + system + interrupts + soft_interrupts + stolen))
+        }
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/stat does not tell of {name}"))),
+    }
 }
 
 /// CPU time this thread has used so far.
@@ -64,7 +87,7 @@ fn parse_list(text: &str) -> io::Result<Vec<usize>> {
 }
 
 /// Where everything of a comparison runs: what is measured has a core for itself.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Cores {
     /// Of the process that is measured.
     pub measured: usize,
@@ -192,6 +215,14 @@ mod tests {
         assert_eq!(parse_list("0-3,8").expect("a list"), [0, 1, 2, 3, 8]);
         assert_eq!(parse_list("5").expect("a list"), [5]);
         assert!(parse_list("some").is_err());
+    }
+
+    #[test]
+    fn a_core_is_busy_with_all_but_idling_and_waiting() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 400 500 6 7 8 0 0\ncpu10 0 0 0 0 0 0 0 9 0 0\n";
+        assert_eq!(parse_core(stat, 0).expect("it is there"), Duration::from_millis(270));
+        assert_eq!(parse_core(stat, 10).expect("it is there"), Duration::from_millis(90));
+        assert!(parse_core(stat, 1).is_err());
     }
 
     #[test]

@@ -34,6 +34,10 @@ pub enum Figure {
     UpstreamCommands,
     /// Connections that it had to its upstream at the end of the turn.
     UpstreamConnections,
+    /// The part of the time in which the contestant's core was used by the contestant.
+    CoreBusy,
+    /// The part of the time in which the contestant's core was used by anybody else, or was not there: taken by another machine.
+    OthersBusy,
     /// The part of the time in which the load's core was used by the driver, the upstream, and the relay to it if it is
     /// far away.
     LoadBusy,
@@ -75,6 +79,8 @@ impl Figure {
             Self::Hits => "hits %",
             Self::UpstreamCommands => "upstream cmds/cmd",
             Self::UpstreamConnections => "upstream conns",
+            Self::CoreBusy => "its core %",
+            Self::OthersBusy => "others on its core %",
             Self::LoadBusy => "load core %",
             Self::ListeningMs => "listening after ms",
             Self::AnsweringMs => "answering after ms",
@@ -88,7 +94,7 @@ impl Figure {
     /// As a table shows it.
     pub fn show(self, value: f64) -> String {
         match self {
-            Self::LoadBusy => format!("{:.0}", value * 100.0),
+            Self::CoreBusy | Self::OthersBusy | Self::LoadBusy => format!("{:.0}", value * 100.0),
             Self::Hits => format!("{:.1}", value * 100.0),
             Self::UpstreamConnections => format!("{value:.0}"),
             _ => short(value),

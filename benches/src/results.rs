@@ -15,6 +15,15 @@ pub struct ScenarioResult {
     pub commands: Vec<String>,
     /// In the order of the list.
     pub points: Vec<PointResult>,
+    /// Why there are none.
+    pub failure: Option<String>,
+}
+
+impl ScenarioResult {
+    /// Of one that could not be run.
+    pub fn failed(scenario: &str, why: String) -> Self {
+        Self { scenario: scenario.to_owned(), commands: Vec::new(), points: Vec::new(), failure: Some(why) }
+    }
 }
 
 /// Of one load.

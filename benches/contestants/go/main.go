@@ -17,6 +17,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// As many connections to Redis as the Python service has: by default there would be 10 for each core.
+const poolSize = 50
+
 type service struct {
 	cache    sync.Map // string to []byte
 	upstream *redis.Client
@@ -30,7 +33,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	serving := &service{upstream: redis.NewClient(&redis.Options{Addr: *upstream})}
+	serving := &service{upstream: redis.NewClient(&redis.Options{Addr: *upstream, PoolSize: poolSize})}
 	for {
 		connection, err := listener.Accept()
 		if err != nil {

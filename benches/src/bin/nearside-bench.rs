@@ -1,16 +1,18 @@
 //! Measures Nearside beside what a user would have without it: the scenarios of `make bench`.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use nearside_benches::cpu::{self, Cores};
 use nearside_benches::load::idle::raise_file_limit;
 use nearside_benches::machine::Machine;
 use nearside_benches::report::{self, Report};
+use nearside_benches::results::ScenarioResult;
 use nearside_benches::runner::{self, Settings, beside};
 use nearside_benches::scenarios::{self, Scenario};
 use nearside_benches::stage::{Kind, Programs};
@@ -61,6 +63,10 @@ fn main() -> anyhow::Result<()> {
     let chosen = choose(&arguments.scenarios)?;
     raise_file_limit(FILES)?;
     let cores = Cores::choose("throughputs and latencies")?;
+    ensure!(
+        arguments.write.is_none() || cores.measured != cores.load,
+        "figures to be written need two cores: what is measured has one for itself"
+    );
     cpu::pin_to(cores.load).with_context(|| format!("pinning the load to core {}", cores.load))?;
     let contestants = std::path::absolute(&arguments.contestants)?;
     let settings = Settings {
@@ -85,14 +91,9 @@ fn main() -> anyhow::Result<()> {
         Some(_) => beside::redis_benchmark(&settings)?,
         None => None,
     };
-    let mut results = Vec::new();
-    for scenario in chosen {
-        let result = runner::run(scenario, &settings).with_context(|| format!("scenario {}", scenario.name))?;
-        println!("## {}\n\n{}", scenario.title, report::scenario(&result));
-        results.push(result);
-    }
-    print!("{}", report::goals(&results, false));
-    let report = Report {
+    let mut report = Report {
+        commit: commit(),
+        cores: settings.cores.clone(),
         machine: Machine::this(),
         versions: settings.programs.versions(&[
             Kind::Hit,
@@ -104,13 +105,43 @@ fn main() -> anyhow::Result<()> {
         ]),
         rounds: settings.rounds,
         turn_ms: settings.turn.as_millis(),
-        minutes: began.elapsed().as_secs().div_ceil(60),
+        minutes: 0,
         cross_checks,
-        scenarios: results,
+        scenarios: Vec::new(),
     };
-    match &arguments.write {
-        Some(folder) => report.write(folder),
-        None => Ok(()),
+    for scenario in chosen {
+        let result = match runner::run(scenario, &settings) {
+            Ok(result) => result,
+            Err(error) if settings.is_stopped() => return Err(error),
+            Err(error) => ScenarioResult::failed(scenario.name, format!("{error:#}")),
+        };
+        println!("## {}\n\n{}", scenario.title, report::scenario(&result));
+        report.scenarios.push(result);
+        report.minutes = began.elapsed().as_secs().div_ceil(60);
+        if let Some(folder) = &arguments.write {
+            report.save(folder)?;
+        }
+    }
+    print!("{}", report::goals(&report.scenarios, false));
+    if let Some(folder) = &arguments.write {
+        report.write(folder)?;
+    }
+    match report.scenarios.iter().filter(|result| result.failure.is_some()).count() {
+        0 => Ok(()),
+        failed => bail!("{failed} scenarios could not be measured"),
+    }
+}
+
+/// What was checked out, if git knows.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    match (git(&["rev-parse", "--short=12", "HEAD"]), git(&["status", "--porcelain", "--untracked-files=no"])) {
+        (Some(commit), Some(changes)) if changes.is_empty() => format!("commit {commit}"),
+        (Some(commit), Some(_)) => format!("commit {commit} with changes"),
+        _ => "an unknown commit".to_owned(),
     }
 }
 

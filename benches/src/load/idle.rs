@@ -19,18 +19,25 @@ pub struct Idle(Vec<TcpStream>);
 impl Idle {
     /// Opens so many connections to `address`, each of which has been answered a PING at return.
     pub fn connect(address: SocketAddr, count: usize) -> io::Result<Self> {
-        let mut streams = (0..count).map(|_| open(address)).collect::<io::Result<Vec<_>>>()?;
-        for stream in &mut streams {
+        let streams = (0..count).map(|_| open(address)).collect::<io::Result<Vec<_>>>()?;
+        let mut idle = Self(streams);
+        idle.ping()?;
+        Ok(idle)
+    }
+
+    /// Fails unless each of them is still there and is answered.
+    pub fn ping(&mut self) -> io::Result<()> {
+        for stream in &mut self.0 {
             stream.write_all(PING)?;
         }
-        for stream in &mut streams {
+        for stream in &mut self.0 {
             let mut reply = [0; PONG.len()];
             stream.read_exact(&mut reply)?;
             if reply != PONG {
                 return Err(io::Error::other(format!("PING was answered {:?}", String::from_utf8_lossy(&reply))));
             }
         }
-        Ok(Self(streams))
+        Ok(())
     }
 
     /// How many they are.

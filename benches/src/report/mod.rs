@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::cpu::Cores;
 use crate::figures::Figure;
 use crate::load::cross_check::CrossCheck;
 use crate::machine::Machine;
@@ -18,9 +19,16 @@ use crate::scenarios::{self, Pace, Scenario};
 
 pub use table::{goals, scenario};
 
+/// The folder of plots and figures, beside the page.
+const BESIDE: &str = "benchmarks";
+
 /// A run of the whole benchmark.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// What was measured: the commit, and whether the tree was another one.
+    pub commit: String,
+    /// Where everything ran.
+    pub cores: Cores,
     /// Where.
     pub machine: Machine,
     /// Of all programs.
@@ -38,17 +46,24 @@ pub struct Report {
 }
 
 impl Report {
+    /// Writes all figures of all rounds: `folder/benchmarks/results.json`. Meant for every scenario's end: a long run that
+    /// is cut off has not been in vain.
+    pub fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let beside = folder.join(BESIDE);
+        fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
+        let file = beside.join("results.json");
+        fs::write(&file, serde_json::to_string(self)? + "\n").with_context(|| format!("writing {}", file.display()))
+    }
+
     /// Writes `folder/benchmarks.md`, and beside it `benchmarks/` with plots and all figures of all rounds.
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let beside = folder.join("benchmarks");
-        fs::create_dir_all(&beside).with_context(|| format!("making {}", beside.display()))?;
-        for result in &self.scenarios {
-            plots(result, &beside)?;
-        }
-        let json = serde_json::to_string(self)?;
-        fs::write(beside.join("results.json"), json + "\n")?;
+        self.save(folder)?;
         let page = folder.join("benchmarks.md");
-        fs::write(&page, page::markdown(self)).with_context(|| format!("writing {}", page.display()))
+        fs::write(&page, page::markdown(self)).with_context(|| format!("writing {}", page.display()))?;
+        for result in &self.scenarios {
+            plots(result, &folder.join(BESIDE)).with_context(|| format!("drawing {}", result.scenario))?;
+        }
+        Ok(())
     }
 }
 
@@ -76,7 +91,7 @@ fn open_loops(result: &ScenarioResult) -> impl Iterator<Item = &PointResult> {
 
 fn plots(result: &ScenarioResult, folder: &Path) -> anyhow::Result<()> {
     let scenario = scenario_of(result);
-    if let Some(figure) = scenario.plot {
+    if let Some(figure) = scenario.plot.filter(|_| result.failure.is_none()) {
         let names: Vec<String> = scenario.contestants.iter().map(|contestant| contestant.name()).collect();
         let groups: Vec<_> = result.points.iter().map(|point| (point.point.clone(), medians(point, figure))).collect();
         plot::bars(&folder.join(plot_file(scenario)), scenario.title, figure.head(), &names, &groups)?;

@@ -13,7 +13,7 @@ use crate::results::{ContestantResult, PointResult, ScenarioResult};
 /// The table of each point of a scenario.
 pub fn scenario(result: &ScenarioResult) -> String {
     let figures = scenario_of(result).figures;
-    let mut text = String::new();
+    let mut text = result.failure.iter().map(|failure| format!("Not measured: {failure}\n")).collect::<String>();
     for point in &result.points {
         let _ = writeln!(text, "**{}**\n", point.point);
         text.push_str(&table(point, figures));

@@ -43,6 +43,17 @@ impl Seat {
     fn empty(contestant: Contestant, absent: Option<String>) -> Self {
         Self { contestant, absent, server: None, _crowd: None }
     }
+
+    fn prepare(&self, point: &Point, sets: bool, fill: bool) -> anyhow::Result<()> {
+        let Some(server) = &self.server else { return Ok(()) };
+        if sets {
+            preload::set_keys(server.address(), point.keys, point.value_len).context("setting the keys")?;
+        }
+        if fill && self.contestant.kind.caches() {
+            preload::read_keys(server.address(), point.keys, point.value_len).context("filling the cache")?;
+        }
+        Ok(())
+    }
 }
 
 impl Scene {
@@ -151,21 +162,18 @@ impl Scene {
         }
     }
 
-    /// Sets the keys of `point` wherever they are asked for, and fills caches if the scenario has them filled.
-    pub(super) fn prepare(&self, point: &Point) -> anyhow::Result<()> {
-        let (keys, value_len) = (point.keys, point.value_len);
-        let set = |address| preload::set_keys(address, keys, value_len).context("setting the keys");
-        set(self.upstream.address())?;
+    /// Sets the keys of `point` wherever they are asked for, and fills caches if the scenario has them filled. A contestant
+    /// that fails at it takes no part any more.
+    pub(super) fn prepare(&mut self, point: &Point) -> anyhow::Result<()> {
+        preload::set_keys(self.upstream.address(), point.keys, point.value_len).context("setting the keys")?;
+        let fill = self.scenario.fill;
         let mut cluster_is_set = false;
-        for seat in &self.seats {
-            let Some(server) = &seat.server else { continue };
+        for seat in self.seats.iter_mut().filter(|seat| seat.absent.is_none()) {
             let is_in_cluster = seat.contestant.upstream == Upstream::Cluster;
-            if seat.contestant.kind == Kind::Redis || (is_in_cluster && !cluster_is_set) {
-                set(server.address())?;
-                cluster_is_set |= is_in_cluster;
-            }
-            if self.scenario.fill && seat.contestant.kind.caches() {
-                preload::read_keys(server.address(), keys, value_len).context("filling the cache")?;
+            let sets = seat.contestant.kind == Kind::Redis || (is_in_cluster && !cluster_is_set);
+            match seat.prepare(point, sets, fill) {
+                Ok(()) => cluster_is_set |= is_in_cluster,
+                Err(error) => seat.absent = Some(format!("{error:#}")),
             }
         }
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use hdrhistogram::Histogram;
 
+use crate::cpu;
 use crate::figures::Figure::*;
 use crate::figures::Turn;
 use crate::load::idle::Idle;
@@ -48,7 +49,8 @@ impl Scene {
         let contestant = self.seats[index].contestant;
         let server = self.start(contestant, settings)?;
         let turn = match measure {
-            Measure::Load | Measure::Start => started(&server)?,
+            Measure::Load => unreachable!("it was done above"),
+            Measure::Start => started(&server)?,
             Measure::IdleConnections => idle_connections(&server, point)?,
             Measure::Items => items(&server, contestant.kind, point)?,
         };
@@ -66,7 +68,7 @@ impl Scene {
     ) -> anyhow::Result<(Turn, Histogram<u64>)> {
         let (address, server) = self.target(seat);
         let behind = self.behind(seat.contestant.upstream);
-        let _idle = match point.idle {
+        let mut idle = match point.idle {
             0 => None,
             count => {
                 let idle = Idle::connect(address, count).context("opening idle connections")?;
@@ -80,10 +82,19 @@ impl Scene {
         }
         run(&mut load, point, rate, settings.turn / WARM_UP, settings).context("warming up")?;
         let relay = self.relay_to(seat.contestant.upstream);
-        let before = Sample::take(server, behind, relay)?;
+        let core = settings.cores.measured;
+        let before = Sample::take(server, behind, relay, core)?;
         let outcome = run(&mut load, point, rate, settings.turn, settings)?;
-        let after = Sample::take(server, behind, relay)?;
-        let mut turn = figures(&before, &after, &outcome);
+        let spent = Sample::take(server, behind, relay, core)?.since(&before)?;
+        if let Some(idle) = &mut idle {
+            idle.ping().context("asking the idle connections again")?;
+        }
+        let mut turn = figures(&spent, &outcome);
+        if seat.server.is_some() {
+            let part = |time: Duration| time.as_secs_f64() / outcome.elapsed.as_secs_f64();
+            turn.insert(CoreBusy, part(spent.cpu));
+            turn.insert(OthersBusy, part(spent.core.saturating_sub(spent.cpu)));
+        }
         turn.insert(ResidentMb, server.resident()? as f64 / 1e6);
         if let Some(rate) = rate {
             turn.insert(Offered, rate);
@@ -91,11 +102,8 @@ impl Scene {
         }
         if seat.contestant.kind != Kind::Redis {
             let per_command = |total: Duration| total.as_secs_f64() * 1e6 / outcome.commands as f64;
-            turn.insert(UpstreamCpuUs, per_command(after.upstream_cpu - before.upstream_cpu));
-            turn.insert(
-                UpstreamCommands,
-                (after.upstream_commands - before.upstream_commands) / outcome.commands as f64,
-            );
+            turn.insert(UpstreamCpuUs, per_command(spent.upstream_cpu));
+            turn.insert(UpstreamCommands, spent.upstream_commands / outcome.commands as f64);
             if seat.contestant.upstream == Upstream::Distant && seat.contestant.kind.caches() {
                 turn.insert(Hits, outcome.sooner_than(ROUND_TRIP));
             }
@@ -126,6 +134,8 @@ fn run(
 /// What servers have done so far.
 struct Sample {
     cpu: Duration,
+    /// Of the core that the contestant is on, by whomever; in ticks of 10 ms.
+    core: Duration,
     upstream_cpu: Duration,
     /// Of the relay that leads there; nothing without one.
     relay_cpu: Duration,
@@ -133,21 +143,33 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(server: &Server, behind: &[Server], relay: Option<&Relay>) -> anyhow::Result<Self> {
+    fn take(server: &Server, behind: &[Server], relay: Option<&Relay>, core: usize) -> anyhow::Result<Self> {
         let mut upstream_commands = 0.0;
         for server in behind {
             upstream_commands += server.info("total_commands_processed")?;
         }
         let upstream_cpu = behind.iter().map(Server::cpu).sum::<Result<_, _>>()?;
         let relay_cpu = relay.map(Relay::cpu).transpose()?.unwrap_or_default();
-        Ok(Self { cpu: server.cpu()?, upstream_cpu, relay_cpu, upstream_commands })
+        Ok(Self { cpu: server.cpu()?, core: cpu::of_core(core)?, upstream_cpu, relay_cpu, upstream_commands })
+    }
+
+    /// What was done since then. Fails if time went backwards, which a thread does that has ended: its time counts no more.
+    fn since(&self, before: &Self) -> anyhow::Result<Self> {
+        let spent = |now: Duration, then| now.checked_sub(then).context("a thread of a server has ended meanwhile");
+        Ok(Self {
+            cpu: spent(self.cpu, before.cpu)?,
+            core: self.core.saturating_sub(before.core),
+            upstream_cpu: spent(self.upstream_cpu, before.upstream_cpu)?,
+            relay_cpu: spent(self.relay_cpu, before.relay_cpu)?,
+            upstream_commands: self.upstream_commands - before.upstream_commands,
+        })
     }
 }
 
-fn figures(before: &Sample, after: &Sample, outcome: &Outcome) -> Turn {
-    let beside = (after.upstream_cpu - before.upstream_cpu) + (after.relay_cpu - before.relay_cpu);
+fn figures(spent: &Sample, outcome: &Outcome) -> Turn {
+    let beside = spent.upstream_cpu + spent.relay_cpu;
     Turn::from([
-        (CpuUs, (after.cpu - before.cpu).as_secs_f64() * 1e6 / outcome.commands as f64),
+        (CpuUs, spent.cpu.as_secs_f64() * 1e6 / outcome.commands as f64),
         (Throughput, outcome.throughput()),
         (P50Us, outcome.latency_us(0.5)),
         (P99Us, outcome.latency_us(0.99)),
@@ -168,9 +190,10 @@ fn started(server: &Server) -> anyhow::Result<Turn> {
 
 fn idle_connections(server: &Server, point: &Point) -> anyhow::Result<Turn> {
     let before = server.resident()?;
-    let idle = Idle::connect(server.address(), point.connections)?;
+    let mut idle = Idle::connect(server.address(), point.connections)?;
     thread::sleep(SETTLE);
     let after = server.resident()?;
+    idle.ping().context("asking them again")?;
     Ok(Turn::from([
         (Connections, idle.count() as f64),
         (BytesPerConnection, after.saturating_sub(before) as f64 / idle.count() as f64),

@@ -1,29 +1,29 @@
-//! The list.
+//! The list, in the order in which scenarios are run and told.
 
 use super::{Measure, Pace, Point, Scenario};
 use crate::figures::Figure::{self, *};
 use crate::stage::{Contestant, Kind, Upstream};
 
-const fn before(kind: Kind, upstream: Upstream) -> Contestant {
+const fn contestant(kind: Kind, upstream: Upstream) -> Contestant {
     Contestant { kind, upstream }
 }
 
-const REDIS: Contestant = before(Kind::Redis, Upstream::One);
-const HIT: Contestant = before(Kind::Hit, Upstream::One);
-const CROWDED: Contestant = before(Kind::Crowded, Upstream::One);
-const FORWARD: Contestant = before(Kind::Forward, Upstream::One);
-const HIT_BEFORE: Contestant = before(Kind::HitBefore, Upstream::One);
-const FORWARD_BEFORE: Contestant = before(Kind::ForwardBefore, Upstream::One);
-const TWEMPROXY: Contestant = before(Kind::Twemproxy, Upstream::One);
-const ENVOY: Contestant = before(Kind::Envoy, Upstream::One);
-const GO: Contestant = before(Kind::Go, Upstream::One);
-const PYTHON: Contestant = before(Kind::Python, Upstream::One);
-const DISTANT_REDIS: Contestant = before(Kind::Redis, Upstream::Distant);
-const DISTANT_HIT: Contestant = before(Kind::Hit, Upstream::Distant);
-const DISTANT_FORWARD: Contestant = before(Kind::Forward, Upstream::Distant);
-const CLUSTER_HIT: Contestant = before(Kind::Hit, Upstream::Cluster);
-const CLUSTER_FORWARD: Contestant = before(Kind::Forward, Upstream::Cluster);
-const CLUSTER_ENVOY: Contestant = before(Kind::Envoy, Upstream::Cluster);
+const REDIS: Contestant = contestant(Kind::Redis, Upstream::One);
+const HIT: Contestant = contestant(Kind::Hit, Upstream::One);
+const CROWDED: Contestant = contestant(Kind::Crowded, Upstream::One);
+const FORWARD: Contestant = contestant(Kind::Forward, Upstream::One);
+const HIT_BEFORE: Contestant = contestant(Kind::HitBefore, Upstream::One);
+const FORWARD_BEFORE: Contestant = contestant(Kind::ForwardBefore, Upstream::One);
+const TWEMPROXY: Contestant = contestant(Kind::Twemproxy, Upstream::One);
+const ENVOY: Contestant = contestant(Kind::Envoy, Upstream::One);
+const GO: Contestant = contestant(Kind::Go, Upstream::One);
+const PYTHON: Contestant = contestant(Kind::Python, Upstream::One);
+const DISTANT_REDIS: Contestant = contestant(Kind::Redis, Upstream::Distant);
+const DISTANT_HIT: Contestant = contestant(Kind::Hit, Upstream::Distant);
+const DISTANT_FORWARD: Contestant = contestant(Kind::Forward, Upstream::Distant);
+const CLUSTER_HIT: Contestant = contestant(Kind::Hit, Upstream::Cluster);
+const CLUSTER_FORWARD: Contestant = contestant(Kind::Forward, Upstream::Cluster);
+const CLUSTER_ENVOY: Contestant = contestant(Kind::Envoy, Upstream::Cluster);
 
 const PROXIES: &[Contestant] = &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY];
 const EVERYBODY: &[Contestant] = &[REDIS, HIT, FORWARD, TWEMPROXY, ENVOY, GO, PYTHON];
@@ -58,7 +58,7 @@ const CHANGED_GETS: &[Point] = &[
 ];
 
 const ALL_FIGURES: &[Figure] =
-    &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, LoadBusy];
+    &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, UpstreamCommands, CoreBusy, LoadBusy];
 
 /// Those, and what shows in an open loop, or with many connections.
 const WITH_CONNECTIONS: &[Figure] = &[
@@ -72,6 +72,7 @@ const WITH_CONNECTIONS: &[Figure] = &[
     ResidentMb,
     UpstreamCommands,
     UpstreamConnections,
+    CoreBusy,
     LoadBusy,
 ];
 
@@ -91,7 +92,7 @@ const USUAL: Scenario = Scenario {
     in_full: true,
 };
 
-/// Every scenario, in the order in which they are run and told.
+/// Every scenario.
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "quick",
@@ -99,7 +100,7 @@ pub const ALL: &[Scenario] = &[
         about: "What `make bench-quick` runs.",
         contestants: &[REDIS, HIT, FORWARD, CLUSTER_HIT, CLUSTER_FORWARD],
         points: DEPTHS,
-        figures: &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, ResidentMb, LoadBusy],
+        figures: &[CpuUs, UpstreamCpuUs, Throughput, P50Us, P99Us, ResidentMb, CoreBusy, LoadBusy],
         in_full: false,
         ..USUAL
     },
@@ -137,13 +138,18 @@ pub const ALL: &[Scenario] = &[
     },
     Scenario {
         name: "depth",
-        title: "GET, by pipeline depth and connections",
-        about: "GET of 10,000 keys with 16-byte values, all of them in the cache where there is one. At depth 1 the price is that \
+        title: "GET, by pipeline depth",
+        about: "GET of 10,000 keys with 16-byte values over 50 connections, all of them in the cache where there is one. At depth 1 the price is that \
                 of the system calls; at 16 and 64 what a proxy itself does shows.",
+        points: DEPTHS,
+        ..USUAL
+    },
+    Scenario {
+        name: "depth-1000",
+        title: "GET over 1,000 connections, by pipeline depth",
+        about: "The same over 1,000 connections, by processes started anew: what twemproxy has once needed for so many it keeps, and \
+                all that follows takes longer.",
         points: &[
-            Point { name: "depth 1, 50 connections", ..GETS },
-            Point { name: "depth 16, 50 connections", depth: 16, ..GETS },
-            Point { name: "depth 64, 50 connections", depth: 64, ..GETS },
             Point { name: "depth 1, 1,000 connections", connections: 1000, ..GETS },
             Point { name: "depth 16, 1,000 connections", connections: 1000, depth: 16, ..GETS },
             Point { name: "depth 64, 1,000 connections", connections: 1000, depth: 64, ..GETS },
@@ -202,7 +208,19 @@ pub const ALL: &[Scenario] = &[
             Point { name: "4 connections", keys: 100_000, spread: "zipf:0.99", connections: 4, ..GETS },
             Point { name: "50 connections", keys: 100_000, spread: "zipf:0.99", connections: 50, ..GETS },
         ],
-        figures: &[CpuUs, Throughput, P50Us, P99Us, P999Us, ResidentMb, Hits, UpstreamCommands, LoadBusy],
+        figures: &[
+            CpuUs,
+            UpstreamCpuUs,
+            Throughput,
+            P50Us,
+            P99Us,
+            P999Us,
+            ResidentMb,
+            Hits,
+            UpstreamCommands,
+            CoreBusy,
+            LoadBusy,
+        ],
         plot: Some(Throughput),
         ..USUAL
     },
@@ -211,9 +229,9 @@ pub const ALL: &[Scenario] = &[
         title: "Larger values",
         about: "GET at depth 1 over 50 connections; of the largest, over 8.",
         points: &[
-            Point { name: "1 KB values", value_len: 1 << 10, ..GETS },
-            Point { name: "16 KB values", value_len: 16 << 10, keys: 2000, ..GETS },
-            Point { name: "1 MB values", value_len: (1 << 20) - 64, keys: 64, connections: 8, ..GETS },
+            Point { name: "1 KB values", value_len: 1000, ..GETS },
+            Point { name: "16 KB values", value_len: 16_000, keys: 2000, ..GETS },
+            Point { name: "1 MB values", value_len: 1_000_000, keys: 64, connections: 8, ..GETS },
         ],
         ..USUAL
     },

@@ -124,6 +124,9 @@ impl Point {
         if self.pace != Pace::Closed {
             command.push_str(" --rate RATE");
         }
+        if self.idle > 0 {
+            command.push_str(&format!(", beside {} connections that were used once", self.idle));
+        }
         command
     }
 }
@@ -144,7 +147,11 @@ mod tests {
     fn names_are_unique_and_can_be_typed() {
         for (index, scenario) in ALL.iter().enumerate() {
             assert!(ALL[..index].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
-            assert!(scenario.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{}", scenario.name);
+            assert!(
+                scenario.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+                "{}",
+                scenario.name
+            );
             assert!(!scenario.points.is_empty() && !scenario.contestants.is_empty(), "{}", scenario.name);
         }
     }

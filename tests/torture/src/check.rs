@@ -68,6 +68,8 @@ pub struct Violation {
     pub promise: Promise,
     /// How.
     pub what: String,
+    /// The read that shows it, if one does.
+    pub read: Option<Read>,
 }
 
 /// What the checker found.
@@ -142,7 +144,8 @@ impl Checker {
         }
         let Some(timeline) = self.timelines.get(&read.key) else { return };
         if !timeline.could_hold(read) {
-            return self.violation(Promise::OwnReplies, format!("{} was never written: {read:?}", shown(read.content)));
+            let what = format!("{} was never written: {read:?}", shown(read.content));
+            return self.violation(Promise::OwnReplies, what, Some(*read));
         }
         let broken = self.broken(timeline, read, Overwriters::All);
         let lasting = self.broken(timeline, read, Overwriters::Kept);
@@ -167,7 +170,8 @@ impl Checker {
         let mut violations = Vec::new();
         let mut add = |promise, what: &str, by: Nanos| {
             let by = Duration::from_nanos(by);
-            violations.push(Violation { promise, what: format!("{what} {by:?} before it was read: {read:?}") });
+            let what = format!("{what} {by:?} before it was read: {read:?}");
+            violations.push(Violation { promise, what, read: Some(*read) });
         };
         if let Some(by) = timeline.missed_own_write(read, overwriters) {
             add(Promise::ReadYourWrites, "a write was acknowledged", by);
@@ -203,7 +207,8 @@ impl Checker {
             };
             for read in history.reads.iter().filter(is_within) {
                 let since = Duration::from_nanos(read.began - silence.from);
-                self.violation(Promise::OnlyVouchedFor, format!("Redis was out of reach for {since:?}: {read:?}"));
+                let what = format!("Redis was out of reach for {since:?}: {read:?}");
+                self.violation(Promise::OnlyVouchedFor, what, Some(*read));
             }
         }
     }
@@ -220,7 +225,7 @@ impl Checker {
             if self.terms.loses_writes {
                 self.findings.lost_by_redis += 1;
             } else {
-                self.violation(Promise::NoLoss, format!("an acknowledged write is gone: {read:?}"));
+                self.violation(Promise::NoLoss, format!("an acknowledged write is gone: {read:?}"), Some(*read));
             }
         }
     }
@@ -231,11 +236,11 @@ impl Checker {
             Strange::Hang(_) => Promise::NoHang,
             Strange::NotForThisClient(_) => Promise::Isolation,
         };
-        self.violation(promise, format!("{strange:?}"));
+        self.violation(promise, format!("{strange:?}"), None);
     }
 
-    fn violation(&mut self, promise: Promise, what: String) {
-        self.findings.violations.push(Violation { promise, what });
+    fn violation(&mut self, promise: Promise, what: String, read: Option<Read>) {
+        self.findings.violations.push(Violation { promise, what, read });
     }
 }
 

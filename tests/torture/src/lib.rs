@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod client;
+pub mod evidence;
 pub mod faults;
 pub mod history;
 pub mod keyspace;

@@ -63,6 +63,9 @@ impl Report {
         self.lost.1 += outcome.lost.1;
         self.worst_staleness = self.worst_staleness.max(findings.worst_staleness);
         self.took += outcome.took;
+        if self.violations.len() < SHOWN {
+            eprint!("{}", outcome.evidence);
+        }
         for violation in &findings.violations {
             if self.of(violation.promise) < SHOWN {
                 eprintln!("    {}: {}", violation.promise, violation.what);

@@ -10,6 +10,7 @@ use nearside_tests::{Control, ControlReport, Fault as LoadFault, Load, Report as
 
 use crate::check::{Findings, Promise, Terms, Violation, check};
 use crate::client::{DEADLINE, Shared, direct, read_all, through_proxy};
+use crate::evidence;
 use crate::faults::Fault;
 use crate::history::{Clock, History, Loss, Path};
 use crate::keyspace::{Keyspace, TAGS};
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub fault: Fault,
     /// What the checker found, and what the journals did.
     pub findings: Findings,
+    /// What led to the first violation, if there is one.
+    pub evidence: String,
     /// Commands that changed something, or tried to.
     pub writes: usize,
     /// Reads answered from the caches.
@@ -100,6 +103,7 @@ pub fn run(world: &mut World, fault: Fault, number: usize, seed: u64, clock: Clo
     world.clear();
     Outcome {
         fault,
+        evidence: evidence::of(&history, &checked.violations),
         findings: checked,
         writes: history.writes.len(),
         hits,
@@ -232,5 +236,5 @@ fn violation(fault: &LoadFault) -> Violation {
         | LoadFault::DeniedWrite(_)
         | LoadFault::Reordered(_) => Promise::OwnReplies,
     };
-    Violation { promise, what: format!("journal: {fault:?}") }
+    Violation { promise, what: format!("journal: {fault:?}"), read: None }
 }

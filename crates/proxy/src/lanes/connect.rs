@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::version::{Valkey, Version};
 use crate::config::{Config, Servers, UpstreamAddress};
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
@@ -42,8 +43,8 @@ pub(crate) struct Opened {
     pub(crate) socket: Socket,
     /// The answer to HELLO; of RESP2 connections only where Sentinels name the primary.
     pub(crate) hello: Option<Value>,
-    /// The version of Valkey it leads to, as INFO tells it also where HELLO speaks of Redis; none, or not told, elsewhere.
-    pub(crate) valkey_version: Option<String>,
+    /// What INFO tells of it being Valkey, also where HELLO speaks of Redis.
+    pub(crate) valkey: Valkey,
     /// The number by which the upstream knows it (`CLIENT ID`), if that was asked and told.
     pub(crate) client_id: Option<i64>,
     /// Which server it leads to, as [`Node::server`] counts them.
@@ -88,11 +89,11 @@ pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Resu
     }
     timeout(config.connect_timeout, async {
         let socket = dial(config, node).await?;
-        let Agreed { hello, run_id, valkey_version, client_id } = shake_hands(&socket, config, setup).await?;
+        let Agreed { hello, run_id, valkey, client_id } = shake_hands(&socket, config, setup).await?;
         if follows_sentinels(config) {
             check_role(hello.as_ref())?;
         }
-        Ok(Opened { socket, hello, valkey_version, client_id, server: shared.meet_server(node, run_id) })
+        Ok(Opened { socket, hello, valkey, client_id, server: shared.meet_server(node, run_id) })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?
@@ -173,7 +174,7 @@ struct Agreed {
     hello: Option<Value>,
     /// Another one is another server, or the same started anew.
     run_id: Option<Vec<u8>>,
-    valkey_version: Option<String>,
+    valkey: Valkey,
     client_id: Option<i64>,
 }
 
@@ -192,8 +193,11 @@ async fn shake_hands(socket: &Socket, config: &Config, setup: Setup<'_>) -> Resu
             Ok(value) if step.name == "INFO" => {
                 let field = |name| value.as_bytes().and_then(|info| field(info, name));
                 agreed.run_id = field(b"run_id:").map(<[u8]>::to_vec);
-                agreed.valkey_version =
-                    field(b"valkey_version:").map(|text| String::from_utf8_lossy(text).into_owned());
+                agreed.valkey = match field(b"valkey_version:") {
+                    Some(version) => Valkey::Is(Version::parse(&String::from_utf8_lossy(version))),
+                    None if value.as_bytes().is_some() => Valkey::No,
+                    None => Valkey::Untold,
+                };
             }
             Ok(_) => {}
             Err(_) => return Err(ConnectError::NotRedis { step: step.name }),

@@ -6,24 +6,23 @@
 use nearside_resp::encode;
 use nearside_resp::frame::{self, Value};
 
+use super::version::{Valkey, Version};
 use crate::commands::cached::reads::Fields;
 
 /// Fields of a hash that are asked about: the reply for one with more is not kept.
 const MOST_FIELDS: usize = 1024;
-const FIRST_VALKEY: Version = (9, 0, 0);
+const FIRST_REDIS: Version = Version(7, 4, 0);
+const FIRST_VALKEY: Version = Version(9, 0, 0);
+/// What Valkey may be set to call itself in HELLO (`extended-redis-compatibility`).
+const VALKEY_AS_REDIS: Version = Version(7, 2, 4);
 
-/// Major, minor, patch.
-type Version = (u32, u32, u32);
-
-/// Whether this server, as HELLO names it, knows such fields. Of one that nobody knows it is assumed. `valkey` is the version
-/// of Valkey that INFO tells: in HELLO it may be set to call itself Redis 7.2.4 (`extended-redis-compatibility`).
-pub(super) fn is_known_to(server: &[u8], version: Version, valkey: Option<Version>) -> bool {
-    if let Some(version) = valkey {
-        return version >= FIRST_VALKEY;
-    }
-    match server {
-        b"redis" => version >= (7, 4, 0),
-        b"valkey" => version >= FIRST_VALKEY,
+/// Whether this server, as HELLO names it, knows such fields. Of one of which too little is known it is assumed.
+pub(super) fn is_known_to(server: &[u8], version: Version, valkey: Valkey) -> bool {
+    match (server, valkey) {
+        (_, Valkey::Is(version)) => version >= FIRST_VALKEY,
+        (b"redis", Valkey::Untold) if version == VALKEY_AS_REDIS => true,
+        (b"redis", _) => version >= FIRST_REDIS,
+        (b"valkey", _) => version >= FIRST_VALKEY,
         _ => true,
     }
 }
@@ -89,12 +88,18 @@ mod tests {
 
     #[test]
     fn a_server_is_known_by_what_it_is_not_by_what_it_is_called() {
-        assert!(is_known_to(b"redis", (7, 4, 0), None) && !is_known_to(b"redis", (7, 2, 4), None));
-        assert!(is_known_to(b"valkey", (9, 0, 0), None) && !is_known_to(b"valkey", (8, 1, 1), None));
+        let is_known = |server: &str, version, valkey| is_known_to(server.as_bytes(), version, valkey);
+        assert!(is_known("redis", Version(7, 4, 0), Valkey::No) && !is_known("redis", Version(7, 2, 4), Valkey::No));
         assert!(
-            is_known_to(b"redis", (7, 2, 4), Some((9, 0, 0))) && !is_known_to(b"redis", (7, 2, 4), Some((8, 1, 1)))
+            is_known("valkey", Version(9, 0, 0), Valkey::Untold)
+                && !is_known("valkey", Version(8, 1, 1), Valkey::Untold)
         );
-        assert!(is_known_to(b"other", (1, 0, 0), None));
+        assert!(is_known("redis", Version(7, 2, 4), Valkey::Is(Version(9, 0, 0))));
+        assert!(!is_known("redis", Version(7, 2, 4), Valkey::Is(Version(8, 1, 1))));
+        assert!(
+            is_known("redis", Version(7, 2, 4), Valkey::Untold) && !is_known("redis", Version(7, 2, 5), Valkey::Untold)
+        );
+        assert!(is_known("other", Version(1, 0, 0), Valkey::No));
     }
 
     #[test]

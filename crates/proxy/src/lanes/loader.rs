@@ -34,6 +34,7 @@ use super::connect::{self, ConnectError, Opened, Setup};
 use super::fence::Fence;
 use super::field_expiry;
 use super::link::{self, Backoff, LinkError};
+use super::version::{Valkey, Version};
 use crate::commands::cached::query::{self, Query};
 use crate::commands::cached::reads::{CachedRead, Fields};
 use crate::net::clock;
@@ -57,7 +58,7 @@ const LEFT_AFTER: Duration = Duration::from_secs(300);
 /// Which any user may ask.
 const HELLO: &[u8] = b"*1\r\n$5\r\nHELLO\r\n";
 /// The first version whose pushes never land inside a reply (Redis 6.2.8 and 7.0.0 mended that).
-const FIRST_SOUND_VERSION: (u32, u32, u32) = (6, 2, 8);
+const FIRST_SOUND_VERSION: Version = Version(6, 2, 8);
 
 /// What a reply in flight belongs to, in the order in which the commands were written.
 enum Awaiting {
@@ -312,7 +313,7 @@ impl LoaderLane {
         let (user, db) = (&self.user, self.db);
         let setup =
             Setup { user, protocol: Protocol::Resp3, db, tracking: true, asks_id: false, name: "nearside-loader" };
-        let Opened { socket, hello, valkey_version, server, .. } =
+        let Opened { socket, hello, valkey, server, .. } =
             connect::open(self.worker.shared(), &self.node, setup).await.map_err(|error| match error {
                 ConnectError::Io(error) => LinkError::Io(error),
                 refused @ (ConnectError::Refused { .. } | ConnectError::NotLetIn(_)) => {
@@ -320,23 +321,22 @@ impl LoaderLane {
                 }
                 other => LinkError::Protocol(other.to_string()),
             })?;
-        let has_field_expiry = self.examine(hello.as_ref(), valkey_version.as_deref())?;
+        let has_field_expiry = self.examine(hello.as_ref(), valkey)?;
         self.state.borrow_mut().has_field_expiry = has_field_expiry;
         Ok((socket, server))
     }
 
     /// Is this a primary, of a version whose invalidations can be relied on? Gives whether fields of a hash expire there.
-    fn examine(&self, hello: Option<&Value>, valkey_version: Option<&str>) -> Result<bool, LinkError> {
+    fn examine(&self, hello: Option<&Value>, valkey: Valkey) -> Result<bool, LinkError> {
         let text = |field| hello.and_then(|hello| hello.field(field)).and_then(Value::as_bytes).unwrap_or_default();
         check_role(text(b"role"))?;
         let version = String::from_utf8_lossy(text(b"version")).into_owned();
-        if parse_version(&version) < FIRST_SOUND_VERSION {
+        if Version::parse(&version) < FIRST_SOUND_VERSION {
             return Err(LinkError::NotCoherent(format!(
                 "version {version} of the upstream can lose invalidations (6.2.8 and later do not)"
             )));
         }
-        let has_field_expiry =
-            field_expiry::is_known_to(text(b"server"), parse_version(&version), valkey_version.map(parse_version));
+        let has_field_expiry = field_expiry::is_known_to(text(b"server"), Version::parse(&version), valkey);
         self.worker.shared().upstream_version.store(version.into());
         self.worker.shared().has_field_expiry.store(has_field_expiry, Ordering::Relaxed);
         Ok(has_field_expiry)
@@ -418,25 +418,5 @@ impl LoaderLane {
             }
         }
         self.worker.flush_touched();
-    }
-}
-
-/// `7.0.15` as numbers; what is not a number counts as 0.
-fn parse_version(text: &str) -> (u32, u32, u32) {
-    let mut numbers = text.split('.').map(|part| part.parse().unwrap_or(0));
-    let mut next = || numbers.next().unwrap_or(0);
-    (next(), next(), next())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(parse_version("6.2.7") < FIRST_SOUND_VERSION);
-        assert!(parse_version("6.2.14") > FIRST_SOUND_VERSION);
-        assert!(parse_version("8.1.1") > FIRST_SOUND_VERSION);
-        assert!(parse_version("unknown") < FIRST_SOUND_VERSION);
     }
 }

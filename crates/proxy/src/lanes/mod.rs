@@ -6,7 +6,7 @@
 //! - `loader` fetches what the near-cache stores, and hears the upstream's invalidations; `field_expiry` is what it asks of hashes.
 //! - `pinned` is a session's own for a while.
 //! - `feed` tells one session what it has subscribed to.
-//! - `link` is what both share: is the upstream there, and how long until the next try.
+//! - `link` is what both share: is the upstream there, and how long until the next try; `version` is what it is.
 
 pub(crate) mod connect;
 pub(crate) mod feed;
@@ -16,4 +16,5 @@ pub(crate) mod forward;
 pub(crate) mod link;
 pub(crate) mod loader;
 pub(crate) mod pinned;
+mod version;
 pub(crate) mod written;

@@ -20,7 +20,7 @@ impl Table {
 
     /// The command of an entry and its subcommands; of one that the table has, only subcommands of a container.
     fn commands_of(&self, entry: &Value) -> Vec<Command> {
-        let Some(command) = command(entry) else {
+        let Some(mut command) = command(entry) else {
             return Vec::new();
         };
         let known = self.named(&command.name);
@@ -31,6 +31,10 @@ impl Table {
         let mut subcommands: Vec<Command> = subcommands.iter().filter_map(self::command).collect();
         for subcommand in &mut subcommands {
             subcommand.route = route_of_subcommand(subcommand, known.map(|known| known.route));
+        }
+        if !subcommands.is_empty() {
+            // By itself it does nothing: what counts as it is a subcommand that came after the table was learned.
+            command.effect = Effect::Opaque;
         }
         subcommands.insert(0, command);
         subcommands

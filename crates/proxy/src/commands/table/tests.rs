@@ -431,6 +431,14 @@ fn a_command_whose_keys_are_not_told_counts_as_one_that_may_change_any() {
 }
 
 #[test]
+fn a_modules_subcommand_that_is_not_listed_counts_as_one_that_may_change_any() {
+    let subcommand = entry("m|x", -2, "readonly module", "", [], &[]);
+    let table = learned(entry("m", -2, "module", "", [], &[subcommand]));
+    assert_eq!(table.named("m").map(|command| command.effect), Some(Effect::Opaque));
+    assert_eq!(table.named("m|x").map(|command| command.effect), Some(Effect::Read));
+}
+
+#[test]
 fn a_module_that_neither_reads_nor_writes_by_its_flags_may_write_as_a_script() {
     let first = || spec("RW access update", "index index 1", "range lastkey 0 keystep 1 limit 0");
     let table = learned(entry("m.x", -2, "module", "", [first()], &[]));
