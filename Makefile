@@ -43,12 +43,12 @@ test-rust:
 	@$(MAKE) --no-print-directory interleavings model
 
 # A recipe's line fails as its last command does: hence `set -e`.
-test-matrix: ## the command table, the differential test, random sessions and what waits against this system's Redis, Redis 8.0 and Valkey 8.1
+test-matrix: ## the command table, the differential test, random sessions, cached reads and what waits against this system's Redis, Redis 8.0 and Valkey 8.1
 	@.ci/need cargo cc redis-server
 	@set -e; newer=$$(.ci/servers redis-8.0 valkey-8.1); for server in redis-server $$newer; do \
 		echo "NEARSIDE_TEST_REDIS=$$server"; export NEARSIDE_TEST_REDIS=$$server; \
 		cargo test -p nearside commands::table::live::; \
-		cargo test -p nearside-tests --test differential --test session_fuzz; \
+		cargo test -p nearside-tests --test differential --test session_fuzz --test cached_reads; \
 		cargo test -p nearside-tests --test blocking wait; \
 	done
 

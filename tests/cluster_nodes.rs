@@ -209,6 +209,29 @@ fn nodes_that_do_not_tell_where_they_are_are_where_the_seed_is() {
 }
 
 #[test]
+fn slots_move_to_a_new_node_too_whatever_it_is_called() {
+    if calibrating("cluster") {
+        return;
+    }
+    for endpoint in ["hostname", "unknown-endpoint"] {
+        let args = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", endpoint];
+        let mut cluster = RedisCluster::with_replicas(2, 0, &args);
+        let nearside = Nearside::with_url(&format!("redis-cluster://localhost:{}", cluster.node(0).port()), &[]);
+        nearside.wait_until_ready();
+        let new_node = cluster.add_primary();
+        let (old, new) = (key_in_slot(0, "old"), key_in_slot(0, "new"));
+        let mut client = nearside.client();
+        assert_eq!(client.call(&format!("SET {old} v")), "+OK\r\n");
+        let migration = cluster.begin_migration(0, new_node);
+        assert_eq!(client.call(&format!("SET {new} v")), "+OK\r\n", "ASK is followed, {endpoint}");
+        assert_eq!(client.call(&format!("GETRANGE {old} 0 -1")), "$1\r\nv\r\n");
+        cluster.finish_migration(migration);
+        let replies = client.pipeline(&[&format!("APPEND {old} w"), &format!("GET {new}")]);
+        assert_eq!(replies, [":2\r\n", "$1\r\nv\r\n"], "MOVED is followed, {endpoint}");
+    }
+}
+
+#[test]
 fn nodes_may_have_ipv6_addresses() {
     if calibrating("cluster") || std::net::TcpListener::bind("[::1]:0").is_err() {
         return;

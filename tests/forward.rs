@@ -125,6 +125,50 @@ fn replies_come_in_the_order_of_requests_whoever_answers_them() {
 }
 
 #[test]
+fn a_command_that_the_upstream_has_under_another_name_is_treated_as_what_it_is() {
+    let redis = RedisServer::with(&[
+        "--rename-command",
+        "MONITOR",
+        "watch-all",
+        "--rename-command",
+        "BLPOP",
+        "take",
+        "--rename-command",
+        "SHUTDOWN",
+        "end",
+    ]);
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let [mut one, mut other] = [nearside.client(), nearside.client()];
+    assert_eq!(other.call("SET k v"), "+OK\r\n");
+    // On a connection of many, its stream would be taken for their replies.
+    assert_eq!(one.call("watch-all"), "-ERR unknown command 'MONITOR', with args beginning with: \r\n");
+    // On a connection of many, all would wait.
+    let mut waiting = nearside.client();
+    let waiting = std::thread::spawn(move || waiting.call("take empty 0"));
+    for _ in 0..20 {
+        assert_eq!(other.call("GETRANGE k 0 -1"), "$1\r\nv\r\n");
+        assert_eq!(other.call("STRLEN k"), ":1\r\n");
+    }
+    assert_eq!(other.call("RPUSH empty x"), ":1\r\n");
+    assert_eq!(waiting.join().unwrap(), "*2\r\n$5\r\nempty\r\n$1\r\nx\r\n");
+    assert!(other.call("end NOSAVE").starts_with(b"-ERR SHUTDOWN is refused by the proxy"));
+}
+
+#[test]
+fn an_unknown_command_has_a_connection_for_itself_where_nobody_can_say_what_it_is() {
+    let redis = RedisServer::with(&["--rename-command", "COMMAND", "", "--rename-command", "MULTI", "begin"]);
+    let nearside = Nearside::with(&redis, &["--workers", "1"]);
+    let [mut one, mut other] = [nearside.client(), nearside.client()];
+    assert_eq!(one.call("begin"), "+OK\r\n");
+    assert_eq!(other.call("INCR n"), ":1\r\n", "it is in nobody's transaction");
+    assert_eq!(one.call("INCR n"), ":2\r\n");
+    let replies = one.pipeline(&["SET k v", "nosuch", "GETRANGE k 0 -1"]);
+    assert_eq!(replies[1], "-ERR unknown command 'nosuch', with args beginning with: \r\n");
+    assert_eq!(replies[0], "+OK\r\n");
+    assert_eq!(replies[2], "$1\r\nv\r\n");
+}
+
+#[test]
 fn commands_in_a_db_stay_in_that_db() {
     let (redis, nearside, mut client) = pair();
     let replies = client.pipeline(&[

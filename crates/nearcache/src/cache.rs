@@ -181,11 +181,10 @@ impl NearCache {
         let mut locked = self.fills.lock(key);
         let has_poisoned = locked.poison();
         let removed = self.store.remove(key);
-        let mut known_for = None;
-        if has_poisoned || !removed.is_empty() {
+        // That a write through this proxy was one is not news, whatever was asked for since.
+        let known_for = if change == Change::Invalidated { locked.written_for(now) } else { None };
+        if known_for.is_none() && (has_poisoned || !removed.is_empty()) {
             locked.note_change(change, removed.is_used(), now);
-        } else if change == Change::Invalidated {
-            known_for = locked.written_for(now);
         }
         drop(locked);
         if !removed.is_empty() {

@@ -49,7 +49,7 @@ pub(crate) struct Fill {
     query: Query,
     hash: u64,
     id: u64,
-    /// The last moment at which the answer can't be older than this: when it was sent, or else when the fetch began.
+    /// The answer shows the key as it was at this moment or later: when it was sent or, until then, when the fetch began.
     pub(crate) asked_at: Time,
     /// The lease of the connection it was sent on; none while it waits to be sent.
     pub(crate) lease: Option<Lease>,

@@ -57,7 +57,7 @@ impl<'a> Answer<'a> {
 }
 
 /// A value's time to live: the answer to `PTTL`. An answer that came with −2, 0 or an error is
-/// [`Answer::Expiring`].
+/// [`Answer::Expiring`], unless it is the absence of the key that is cached.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Ttl {
     /// None (−1), or the key is missing and its absence is what is cached.

@@ -51,6 +51,21 @@ fn a_key_that_is_served_between_its_changes_is_cached_again_each_time() {
 }
 
 #[test]
+fn a_write_through_this_proxy_counts_once_also_if_its_invalidation_meets_a_fetch() {
+    let cache = cache();
+    let owner = live_lease(&cache);
+    for _ in 0..20 {
+        fetch(&cache, &owner.lease(), b"k", GET, keep(b"+v\r\n"), START);
+        assert_eq!(lookup(&cache, b"k", START).name(), "hit");
+        cache.wrote(b"k", START);
+        let ticket = lookup(&cache, b"k", START).lead();
+        assert!(cache.invalidate(b"k", START).is_some(), "it says how late it came");
+        drop(ticket);
+    }
+    assert_eq!(cache.explain(b"k", START).last_change.map(|change| change.passing_by), Some(0));
+}
+
+#[test]
 fn a_fetch_that_is_poisoned_was_in_vain_too() {
     let cache = cache();
     for _ in 0..3 {

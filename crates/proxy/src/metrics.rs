@@ -157,6 +157,17 @@ impl Latency {
     }
 }
 
+/// In microseconds, the limit of the bucket within which this share of the times is, 0 to 1; 0 without any times.
+pub(crate) fn within(buckets: &[u64; LATENCY_BUCKETS], share: f64) -> u64 {
+    let all: u64 = buckets.iter().sum();
+    let mut counted = 0;
+    let found = buckets.iter().position(|count| {
+        counted += count;
+        all > 0 && counted as f64 >= all as f64 * share
+    });
+    found.map_or(0, |bucket| 1 << bucket)
+}
+
 /// The counters of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct WorkerMetrics {
@@ -214,5 +225,21 @@ impl AcceptorMetrics {
     /// Counts a connection not taken.
     pub(crate) fn refused(&self, why: Refusal) {
         self.refused[why as usize].add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_within_the_limit_of_its_bucket() {
+        let mut buckets = [0; LATENCY_BUCKETS];
+        assert_eq!(within(&buckets, 0.5), 0);
+        let lag = Latency::default();
+        lag.record(300_000, 99);
+        lag.record(5_000_000, 1);
+        lag.collect(&mut buckets);
+        assert_eq!((within(&buckets, 0.5), within(&buckets, 0.99), within(&buckets, 1.0)), (512, 512, 8192));
     }
 }

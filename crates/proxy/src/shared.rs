@@ -1,6 +1,6 @@
 //! What the workers and the control plane have in common.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::metrics::{AcceptorMetrics, CutOff, WorkerMetrics};
 use crate::net::clock;
 use crate::net::socket::Stream;
 use crate::session::registry::Registry;
+use crate::session::state::Learned;
 use crate::topology::{LoaderState, Node, Nodes, Slot, Topology};
 use crate::users::{self, Attempt, Attempts, User, Users, Verdict};
 
@@ -53,7 +54,7 @@ pub(crate) enum Message {
     /// End this session.
     End { session: u64, reason: CutOff },
     /// What the upstream said of a command that this session asked about is in the table; `absent`: it has none such.
-    Learned { session: u64, absent: bool },
+    Learned { session: u64, learned: Learned },
     /// What the upstream says of the login that this session waits for.
     LoggedIn { session: u64, verdict: Verdict },
     /// Shutdown has begun.
@@ -97,7 +98,7 @@ pub(crate) struct Shared {
     /// The version of `topology`, to be compared without touching it.
     pub(crate) topology_version: AtomicU64,
     /// Of a cluster, every node that its nodes speak of, replicas included: where a redirection may lead.
-    pub(crate) members: ArcSwap<HashSet<UpstreamAddress>>,
+    pub(crate) members: ArcSwap<HashMap<UpstreamAddress, UpstreamAddress>>,
     /// Somebody has reason to think that the topology has changed.
     pub(crate) topology_doubted: Notify,
     /// With Sentinels: when most of them still said that the primary is the one that is published.
@@ -189,13 +190,13 @@ impl Shared {
 
     /// A new connection to `node` leads to the server with this `run_id`. If that is another one than before, nothing fetched
     /// there until now is served any more. Gives the server's epoch.
-    pub(crate) fn meet_server(&self, node: &Node, run_id: Option<Vec<u8>>) -> u64 {
-        let (epoch, replaced) = node.server().meet(run_id);
+    pub(crate) fn meet_server(&self, node: &Node, run_id: Option<Vec<u8>>, connected: Time) -> Option<u64> {
+        let (epoch, replaced) = node.server().meet(run_id, connected)?;
         if replaced {
             tracing::warn!("another server, or a restarted one, answers at upstream {}", node.address());
             self.retire(node);
         }
-        epoch
+        Some(epoch)
     }
 
     /// A connection to `node` was lost or could not be made.
@@ -235,7 +236,7 @@ impl Shared {
 
     /// The node at `address`, if it is known to be one of the cluster.
     pub(crate) fn member(&self, address: &UpstreamAddress) -> Option<Arc<Node>> {
-        self.members.load().contains(address).then(|| self.nodes.at(address)).flatten()
+        self.members.load().get(address).and_then(|address| self.nodes.at(address))
     }
 
     /// Makes `topology` the one that counts, and ends the leases of all nodes that have lost a slot by it. A fetch that still

@@ -146,10 +146,10 @@ impl Worker {
                     session.end(reason);
                 }
             }
-            Message::Learned { session, absent } => {
+            Message::Learned { session, learned } => {
                 *self.table.borrow_mut() = self.shared.commands.load_full();
                 if let Some(session) = self.session(session) {
-                    session.learned(absent);
+                    session.learned(learned);
                 }
             }
             Message::LoggedIn { session, verdict } => {

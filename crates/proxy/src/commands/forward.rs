@@ -15,6 +15,9 @@ use crate::session::replies::{Shape, Source};
 use crate::session::state::State;
 use crate::topology::{Node, Slot};
 
+/// Keys times fetches that are compared: with more, a command waits unseen until fewer fetches are under way.
+const MOST_COMPARISONS: usize = 1 << 16;
+
 /// Sends the command on the session's forward lane to the node of its keys; its reply comes back as the upstream wrote it.
 #[inline]
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, shape: Shape) -> Flow {
@@ -63,7 +66,7 @@ pub(super) fn wrote_others(state: &mut State, sequence: u64, effect: Effect, slo
     state.order.wrote_anything(sequence);
     if matches!(effect, Effect::KeysAndOthers(_)) {
         state.replies.fence_newest();
-        state.fences.expect(sequence, slot);
+        state.fences.expect(sequence, slot, state.topology.version());
     }
 }
 
@@ -111,8 +114,11 @@ pub(super) fn overtakes_any(state: &State, call: &Call<'_>, command: &Command) -
 /// be carried out before the read that came before it.
 #[cold]
 fn overtakes(order: &Order, call: &Call<'_>, command: &Command) -> bool {
+    if order.fetches_under_way() * call.request.len() > MOST_COMPARISONS {
+        return true;
+    }
     let mut overtakes = false;
-    let keys = command.keys(&call.request, &mut |key, _| overtakes |= order.fetch_pending(key));
+    let keys = command.keys(&call.request, &mut |key, _| overtakes = overtakes || order.fetch_pending(key));
     let everything = match command.effect {
         Changes::Opaque | Changes::Flush => true,
         // It may change what it has not declared: then it has its reasons, and a read before it shall not see them.

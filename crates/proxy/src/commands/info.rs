@@ -12,7 +12,7 @@ use nearside_resp::{Protocol, encode};
 
 use super::table::Command;
 use super::{Call, Flow, forward};
-use crate::metrics::{Counter, CutOff, Route, WorkerMetrics};
+use crate::metrics::{self, Counter, CutOff, LATENCY_BUCKETS, Route, WorkerMetrics};
 use crate::net::clock;
 use crate::session::Session;
 use crate::session::replies::Shape;
@@ -129,6 +129,8 @@ pub(super) fn section(shared: &Shared) -> String {
     let cut_off =
         |reason: &CutOff| -> u64 { shared.metrics.iter().map(|metrics| metrics.cut_off[*reason as usize].get()).sum() };
     let cache = shared.cache.as_ref();
+    let mut lags = [0; LATENCY_BUCKETS];
+    shared.metrics.iter().for_each(|metrics| _ = metrics.invalidation_lag.collect(&mut lags));
     let mut section = String::from("# Nearside\r\n");
     let mut field = |name: &str, value: &dyn std::fmt::Display| {
         write!(section, "nearside_{name}:{value}\r\n").expect("a String takes everything");
@@ -148,6 +150,9 @@ pub(super) fn section(shared: &Shared) -> String {
     field("cache_hits", &served(Route::Hit));
     field("cache_misses", &shared.metrics.iter().map(|metrics| metrics.cache_misses()).sum::<u64>());
     field("invalidations", &sum(|metrics| &metrics.invalidations));
+    for (name, share) in [("invalidation_lag_p50_us", 0.5), ("invalidation_lag_p99_us", 0.99)] {
+        field(name, &metrics::within(&lags, share));
+    }
     field("keys_touched", &sum(|metrics| &metrics.keys_touched));
     field("leases_lapsed", &sum(|metrics| &metrics.leases_lapsed));
     for route in Route::ALL {

@@ -112,6 +112,12 @@ pub(crate) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
         Found::Command(command) | Found::UnknownSubcommand(command) => command,
         Found::UnknownCommand => return unknown::run(session, state, call),
     };
+    admit(session, state, call, command)
+}
+
+/// Runs a command, if the session may run it now.
+#[inline(always)]
+fn admit(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
     if state.is_restricted
         && let Some(flow) = pubsub::restricted(state, call, command)
     {

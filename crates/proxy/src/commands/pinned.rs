@@ -111,6 +111,20 @@ pub(super) fn pin(session: &Rc<Session>, state: &mut State, place: Place) {
     state.own = Own::Pinned(Box::new(Pinned::new(lane, place.slot)));
 }
 
+/// Sends a command on a connection for it alone, of a session that holds none.
+pub(super) fn alone(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
+    if state.replies.open() > 0 {
+        return Flow::Wait; // commands of one session do not overtake each other on two connections
+    }
+    state.own.release();
+    let place = match place::of(session, state, call, command) {
+        Ok(place) => place,
+        Err(flow) => return flow,
+    };
+    pin(session, state, place);
+    submit(session, state, call, command, Sending::default()).into()
+}
+
 /// How a command goes out on the own connection.
 #[derive(Clone, Copy)]
 pub(super) struct Sending {

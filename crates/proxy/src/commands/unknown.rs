@@ -4,9 +4,10 @@ use std::rc::Rc;
 
 use nearside_resp::Request;
 
-use super::table::Command;
-use super::{Call, Flow, NOAUTH, nearside, proceed, refuse, sentinel_face};
+use super::table::{Command, Found};
+use super::{Call, Flow, NOAUTH, admit, nearside, pinned, proceed, refuse, sentinel_face};
 use crate::session::Session;
+use crate::session::own::Own;
 use crate::session::state::{Learned, Question, State};
 use crate::shared::Unknown;
 
@@ -31,13 +32,16 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
         return sentinel_face::run(session, state, &call.request);
     }
     match state.question.take() {
-        Some(question) if question.name == call.request.arg(0) => match question.answer {
-            Some(learned) => send(session, state, call, learned),
-            None => {
+        Some(question) if question.name == call.request.arg(0) => {
+            let flow = match &question.answer {
+                Some(learned) => send(session, state, call, learned),
+                None => Flow::Wait,
+            };
+            if flow == Flow::Wait {
                 state.question = Some(question);
-                Flow::Wait
             }
-        },
+            flow
+        }
         _ => ask(session, state, call),
     }
 }
@@ -46,10 +50,10 @@ fn ask(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     let name = call.request.arg(0).to_vec();
     let unknown = Unknown { name: name.clone(), worker: session.worker().index(), session: session.id() };
     if name.len() > LONGEST_NAME || !name.iter().all(u8::is_ascii_graphic) {
-        return send(session, state, call, Learned::Absent); // no command is called that
+        return send(session, state, call, &Learned::Absent); // no command is called that
     }
     if session.worker().shared().unknown_commands.try_send(unknown).is_err() {
-        return send(session, state, call, Learned::Answered);
+        return send(session, state, call, &Learned::Answered);
     }
     state.question = Some(Question { name, answer: None });
     Flow::Wait
@@ -57,12 +61,34 @@ fn ask(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
 
 /// The table still does not have it. The upstream gives its own error; should it take the command all the same, anything
 /// may have changed.
-fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, learned: Learned) -> Flow {
-    let command = match learned {
-        Learned::Absent => Command::absent(),
-        Learned::Answered => Command::opaque(),
+fn send(session: &Rc<Session>, state: &mut State, call: &Call<'_>, learned: &Learned) -> Flow {
+    match learned {
+        Learned::Absent => proceed(session, state, call, Command::absent()),
+        Learned::Answered => alone(session, state, call),
+        Learned::Renamed(name) => {
+            let table = session.worker().table();
+            match table.find_as(name.as_bytes(), &call.request) {
+                Found::Command(command) | Found::UnknownSubcommand(command) => admit(session, state, call, command),
+                Found::UnknownCommand => alone(session, state, call),
+            }
+        }
+    }
+}
+
+/// On a connection of the session's own, which nobody has afterwards: the command might make anything of it.
+fn alone(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
+    let command = Command::opaque();
+    let is_held = match &state.own {
+        Own::None => false,
+        Own::Pinned(pinned) => pinned.is_held(),
+        Own::Unplaced(_) => true,
     };
-    proceed(session, state, call, command)
+    let flow =
+        if is_held { proceed(session, state, call, command) } else { pinned::alone(session, state, call, command) };
+    if let Own::Pinned(pinned) = &mut state.own {
+        pinned.is_spent = true;
+    }
+    flow
 }
 
 /// Redis's words for a command that does not exist, where nobody is asked.

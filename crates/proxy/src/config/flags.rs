@@ -49,7 +49,7 @@ fn command() -> Command {
         .long("config")
         .value_name("FILE")
         .value_parser(PathBufValueParser::new())
-        .help("Read settings from this TOML file");
+        .help("Read settings from this TOML file [or the one that NEARSIDE_CONFIG names]");
     let file = Arg::new("FILE").required(true).value_parser(PathBufValueParser::new()).help("A file of settings");
     Command::new("nearside")
         .version(env!("CARGO_PKG_VERSION"))

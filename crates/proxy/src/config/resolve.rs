@@ -77,7 +77,7 @@ pub(super) fn resolve(raw: RawSettings, rules: &[rules::Given]) -> Result<Box<Co
             text => size(text, MIB..),
         }),
         query_buffer_limit: r.value(&settings::QUERY_BUFFER_LIMIT, |text| size(text, MIB..)),
-        max_bulk_len: r.value(&settings::MAX_BULK_LEN, |text| size(text, MIB..)),
+        max_bulk_len: r.value(&settings::MAX_BULK_LEN, |text| size(text, MIB..4 * GIB)),
         log: r.value(&settings::LOG, log_filter),
         raw: raw.clone(),
     });

@@ -272,7 +272,7 @@ pub(crate) static TCP_KEEPALIVE: Setting = Setting {
     default: "300s",
     takes: Takes::One,
     allowed: "a time from 1s to 9h such as 300s, or off",
-    help: "Silence after which TCP asks whether the other end is still there",
+    help: "Silence after which TCP asks whether the other end is still there; off: never",
 };
 
 pub(crate) static UPSTREAM_TIMEOUT: Setting = Setting {
@@ -380,7 +380,7 @@ pub(crate) static MAX_BULK_LEN: Setting = Setting {
     value: "SIZE",
     default: "512MiB",
     takes: Takes::One,
-    allowed: "a size of at least 1MiB such as 512MiB",
+    allowed: "a size of 1MiB to 4095MiB such as 512MiB",
     help: "The longest argument of a command",
 };
 

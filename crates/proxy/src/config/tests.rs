@@ -311,7 +311,7 @@ fn values_at_the_edges_of_what_is_allowed_are_taken_and_those_past_them_not() {
         ("--output-limit-soft-time", &["0", "1h"], &["61m"]),
         ("--buffer-memory", &["1MiB"], &["1048575"]),
         ("--query-buffer-limit", &["1MiB"], &["1048575"]),
-        ("--max-bulk-len", &["1MiB"], &["1048575"]),
+        ("--max-bulk-len", &["1MiB", "4095MiB"], &["1048575", "4GiB"]),
     ] {
         for text in within {
             from_flags(&[flag, text]);

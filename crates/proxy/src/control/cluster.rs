@@ -107,12 +107,17 @@ impl Watcher {
                             self.take_in(answer);
                         }
                     }
-                    () = sleep_until(next) => break,
+                    () = sleep_until(next) => {
+                        self.pause = PAUSE; // nobody has doubted
+                        break;
+                    }
                     () = sleep(ANSWER_EVERY) => self.ask_one(),
-                    () = async { sleep_until(soonest).await; shared.topology_doubted.notified().await } => break,
+                    () = async { sleep_until(soonest).await; shared.topology_doubted.notified().await } => {
+                        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                        break;
+                    }
                 }
             }
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -183,7 +188,7 @@ impl Watcher {
 
     /// Lets the lanes know where redirections may lead.
     fn tell_members(&self) {
-        let members: HashSet<_> = self.ownership.addresses().cloned().collect();
+        let members = self.ownership.names();
         if **self.shared.members.load() != members {
             self.shared.members.store(Arc::new(members));
         }

@@ -8,14 +8,16 @@
 //! Each waits for its reply before the next: newer servers give no reply at all to an AUTH that fails while another reply is
 //! still to be sent (seen with Redis 8.0.2 and Valkey 8.1.1; `addAuthErrReply` in `acl.c`).
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use nearside_nearcache::Time;
 use nearside_resp::encode;
 use nearside_resp::frame::{self, Value};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::lanes::connect::{self, ConnectError};
@@ -29,6 +31,10 @@ use crate::users::{Attempt, Login, Verdict};
 const CONNECTIONS: usize = 4;
 /// Nodes of a cluster that are tried before the client is told that none answers.
 const NODES_TRIED: usize = 3;
+/// How long a node may take to answer, or to be reached, where there is another one to ask.
+const IMPATIENCE: Duration = Duration::from_millis(500);
+/// Between two looks at whether a node that is being asked is still a primary.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Asks until the channel closes.
 pub(super) async fn run(shared: Arc<Shared>, mut attempts: mpsc::Receiver<Attempt>) {
@@ -81,19 +87,34 @@ impl Desk {
     async fn ask(&self, login: &Login) -> Result<Vec<u8>, String> {
         let mut request = Zeroizing::new(Vec::new());
         encode::command(&mut request, &[b"AUTH", &login.name, login.password.expose()]);
-        let topology = self.shared.topology.load_full();
+        let failure = match self.shared.topology.load().is_cluster() {
+            true => "no node of the cluster has said yet who serves what",
+            false => "no Sentinel has named a primary yet that says it is one",
+        };
+        let mut failure = failure.to_owned();
+        let mut silent = None;
         // A node that is no longer part of the topology may know other users than those that are.
-        let kept = self.idle().pop().filter(|kept| topology.has(&kept.node));
-        if let Some(kept) = kept
-            && let Ok(reply) = self.exchange(kept, &request).await
-        {
-            return Ok(reply);
+        let kept = self.idle().pop().filter(|kept| self.shared.topology.load().has(&kept.node));
+        if let Some(kept) = kept {
+            let node = Arc::clone(&kept.node);
+            let limit = self.limit(self.shared.topology.load().nodes().len() == 1);
+            match timeout(limit, self.exchange(kept, &request)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(_)) => {} // it may have been closed for no other reason than that it was idle
+                Err(_) => {
+                    failure = format!("{} does not answer", node.address());
+                    silent = Some(node.id());
+                }
+            }
         }
-        let mut failure = "no node of the cluster has said yet who serves what".to_owned();
-        for node in topology.nodes().iter().take(NODES_TRIED) {
-            match self.ask_at(node, &request).await {
-                Ok(reply) => return Ok(reply),
-                Err(error) => failure = format!("{} is down: {error}", node.address()),
+        let mut nodes = self.shared.topology.load().nodes().to_vec();
+        nodes.retain(|node| silent != Some(node.id()));
+        nodes.truncate(NODES_TRIED);
+        for (number, node) in (1..).zip(&nodes) {
+            match timeout(self.limit(number == nodes.len()), self.ask_at(node, &request)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(error)) => failure = format!("{} is down: {error}", node.address()),
+                Err(_) => failure = format!("{} does not answer", node.address()),
             }
         }
         self.shared.topology_doubted.notify_one();
@@ -101,18 +122,31 @@ impl Desk {
         Err(failure)
     }
 
+    /// How long a node may take: less than the settings say where another one can be asked.
+    fn limit(&self, is_last: bool) -> Duration {
+        let limit = self.shared.config.upstream_timeout;
+        if is_last { limit } else { limit.min(IMPATIENCE) }
+    }
+
     async fn ask_at(&self, node: &Arc<Node>, request: &[u8]) -> Result<Vec<u8>, ConnectError> {
         let socket = connect::bare(&self.shared.config, node).await?;
         self.exchange(Connection { node: Arc::clone(node), socket }, request).await
     }
 
-    /// Keeps the connection, if it has answered.
+    /// Keeps the connection, if it has answered. Fails at once when another node has taken over.
     async fn exchange(&self, connection: Connection, request: &[u8]) -> Result<Vec<u8>, ConnectError> {
-        let limit = self.shared.config.upstream_timeout;
-        let replies = timeout(limit, connect::exchange(&connection.socket, request, 1)).await;
-        let reply = replies.map_err(|_| ConnectError::Timeout(limit))??.pop();
+        let replies = tokio::select! {
+            replies = connect::exchange(&connection.socket, request, 1) => replies?,
+            () = self.left_behind(&connection.node) => return Err(io::Error::other("it is no primary any more").into()),
+        };
         self.idle().push(connection);
-        Ok(reply.expect("as many as were asked for"))
+        Ok(replies.into_iter().next().expect("as many as were asked for"))
+    }
+
+    async fn left_behind(&self, node: &Node) {
+        while self.shared.topology.load().has(node) {
+            sleep(LOOK).await;
+        }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
@@ -126,7 +160,9 @@ impl Desk {
                 Ok(user) => Verdict::LetIn(user),
                 Err(too_many) => Verdict::NotAsked(too_many.to_string()),
             },
-            _ => Verdict::NotAsked("UPSTREAM the answer to AUTH is none; the login was not carried out".to_owned()),
+            _ => Verdict::NotAsked(
+                "UPSTREAM the answer to AUTH was not one of Redis; the login was not carried out".to_owned(),
+            ),
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::clients::Clients;
 use super::seldom::Seldom;
 use super::upstream::UpstreamError;
+use crate::session::state::Learned;
 use crate::shared::{Message, Shared, Unknown};
 
 /// Questions put together at most.
@@ -49,8 +50,7 @@ pub(super) async fn run(shared: Arc<Shared>, upstream: Arc<Clients>, mut questio
             answers.learn(&names, reply.as_ref(), Instant::now());
         }
         for question in batch.drain(..) {
-            let absent = answers.is_absent(&question.name);
-            answer(&shared, &question, absent);
+            answer(&shared, &question, answers.of(&question.name));
         }
     }
 }
@@ -67,9 +67,9 @@ fn extend_table(shared: &Shared, reply: &Value) {
 }
 
 /// To the session's worker, which reads the table anew.
-fn answer(shared: &Shared, question: &Unknown, absent: bool) {
+fn answer(shared: &Shared, question: &Unknown, learned: Learned) {
     let mailbox = &shared.mailboxes[question.worker];
-    let message = Message::Learned { session: question.session, absent };
+    let message = Message::Learned { session: question.session, learned };
     if let Err(TrySendError::Full(message)) = mailbox.try_send(message) {
         let mailbox = mailbox.clone();
         // Bounded by the sessions there are; a worker that has ended needs no answer.
@@ -77,10 +77,10 @@ fn answer(shared: &Shared, question: &Unknown, absent: bool) {
     }
 }
 
-/// What was answered lately: whether the upstream lacks the command.
+/// What was answered lately.
 #[derive(Debug, Default)]
 struct Answers {
-    absent: HashMap<Vec<u8>, (bool, Instant)>,
+    learned: HashMap<Vec<u8>, (Learned, Instant)>,
     failed: Option<Instant>,
 }
 
@@ -89,9 +89,9 @@ impl Answers {
     fn missing<'q>(&mut self, questions: &'q [Unknown], now: Instant) -> Vec<&'q str> {
         let is_over = |since: Instant| now - since >= VALIDITY;
         self.failed = self.failed.filter(|failed| !is_over(*failed));
-        self.absent.retain(|_, (_, since)| !is_over(*since));
-        if self.absent.len() > MAX_ANSWERS {
-            self.absent.clear();
+        self.learned.retain(|_, (_, since)| !is_over(*since));
+        if self.learned.len() > MAX_ANSWERS {
+            self.learned.clear();
         }
         let mut missing = Vec::new();
         if self.failed.is_some() {
@@ -99,8 +99,8 @@ impl Answers {
         }
         for question in questions {
             let Some(name) = printable(&question.name) else { continue };
-            if let Entry::Vacant(entry) = self.absent.entry(question.name.clone()) {
-                entry.insert((false, now));
+            if let Entry::Vacant(entry) = self.learned.entry(question.name.clone()) {
+                entry.insert((Learned::Answered, now));
                 missing.push(name);
             }
         }
@@ -111,17 +111,29 @@ impl Answers {
     fn learn(&mut self, names: &[&str], reply: Option<&Value>, now: Instant) {
         match reply.and_then(Value::as_items) {
             Some(entries) => {
-                let absent = entries.iter().map(|entry| (*entry == Value::Null, now));
-                self.absent.extend(names.iter().map(|name| name.as_bytes().to_vec()).zip(absent));
+                let learned = names.iter().zip(entries).map(|(name, entry)| {
+                    let learned = match command_name(entry) {
+                        _ if *entry == Value::Null => Learned::Absent,
+                        Some(other) if !other.eq_ignore_ascii_case(name) => Learned::Renamed(other.into()),
+                        _ => Learned::Answered,
+                    };
+                    (name.as_bytes().to_vec(), (learned, now))
+                });
+                self.learned.extend(learned);
             }
             None => self.failed = Some(now),
         }
     }
 
-    /// Not, as far as is known, unless the upstream has said so: a command that may exist may change anything.
-    fn is_absent(&self, name: &[u8]) -> bool {
-        self.absent.get(name).is_some_and(|(absent, _)| *absent)
+    /// It may exist unless the upstream has said that it does not, and then it may change anything.
+    fn of(&self, name: &[u8]) -> Learned {
+        self.learned.get(name).map_or(Learned::Answered, |(learned, _)| learned.clone())
     }
+}
+
+/// How the server itself calls a command that was asked about: with `rename-command` that is another name.
+fn command_name(entry: &Value) -> Option<&str> {
+    std::str::from_utf8(entry.as_items()?.first()?.as_bytes()?).ok()
 }
 
 /// No command has another kind of name; and an upstream whose COMMAND is disabled repeats the name in its error, which
@@ -137,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::control::fixture::{self, FakeUpstream, Reaction};
+    use crate::session::state::Learned::{Absent, Answered, Renamed};
 
     const GET_LIKE: &str = "*6\r\n$7\r\nmod.get\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n";
 
@@ -145,7 +158,7 @@ mod tests {
     }
 
     /// Serves `questions` to the end; what the sessions of the one worker heard, in their order.
-    async fn serve(upstream: &FakeUpstream, questions: Vec<Unknown>) -> (Arc<Shared>, Vec<(u64, bool)>) {
+    async fn serve(upstream: &FakeUpstream, questions: Vec<Unknown>) -> (Arc<Shared>, Vec<(u64, Learned)>) {
         let (shared, mut mailboxes) = fixture::shared(&["--workers", "1", "--upstream", &upstream.url()]);
         let clients = Arc::new(Clients::new(Arc::clone(&shared)));
         let (sender, receiver) = mpsc::channel(questions.len());
@@ -156,11 +169,11 @@ mod tests {
         let mut heard = Vec::new();
         for _ in 0..count {
             match timeout(Duration::from_secs(10), mailboxes[0].recv()).await.unwrap().unwrap() {
-                Message::Learned { session, absent } => heard.push((session, absent)),
+                Message::Learned { session, learned } => heard.push((session, learned)),
                 _ => panic!("another message"),
             }
         }
-        heard.sort_unstable();
+        heard.sort_unstable_by_key(|(session, _)| *session);
         (shared, heard)
     }
 
@@ -172,7 +185,7 @@ mod tests {
         });
         let questions = [("mod.get", 1), ("garbage", 2), ("mod.get", 3), ("garbage", 4)];
         let (shared, heard) = serve(&upstream, questions.map(|(name, session)| unknown(name, session)).into()).await;
-        assert_eq!(heard, [(1, false), (2, true), (3, false), (4, true)]);
+        assert_eq!(heard, [(1, Answered), (2, Absent), (3, Answered), (4, Absent)]);
         assert_eq!(upstream.count("COMMAND INFO mod.get garbage"), 1);
         assert!(shared.commands.load().named("mod.get").is_some());
     }
@@ -186,9 +199,20 @@ mod tests {
             let questions = (0..100).map(|n| unknown(&format!("c{n}"), n)).collect();
             let (_, heard) = serve(&upstream, questions).await;
             assert_eq!(heard.len(), 100);
-            assert!(heard.iter().all(|(_, absent)| !absent));
+            assert!(heard.iter().all(|(_, learned)| *learned == Answered));
             assert_eq!(upstream.count_starting("COMMAND INFO"), 1, "who has just failed is not asked at once again");
         }
+    }
+
+    #[tokio::test]
+    async fn a_command_by_another_name_is_told_by_its_own() {
+        let upstream = FakeUpstream::start(|request| match request {
+            "COMMAND INFO other MOD.GET" => Reaction::say(format!("*2\r\n{GET_LIKE}{GET_LIKE}")),
+            _ => Reaction::polite(request),
+        });
+        let (shared, heard) = serve(&upstream, vec![unknown("other", 1), unknown("MOD.GET", 2)]).await;
+        assert_eq!(heard, [(1, Renamed("mod.get".into())), (2, Answered)]);
+        assert!(shared.commands.load().named("mod.get").is_some());
     }
 
     #[tokio::test]
@@ -197,7 +221,7 @@ mod tests {
         let mut odd = unknown("", 1);
         odd.name = vec![0xff, b'x'];
         let (_, heard) = serve(&upstream, vec![odd, unknown("a b", 2), unknown("a\r\nb", 3)]).await;
-        assert_eq!(heard, [(1, false), (2, false), (3, false)]);
+        assert_eq!(heard, [(1, Answered), (2, Answered), (3, Answered)]);
         assert_eq!(upstream.count_starting("COMMAND INFO"), 0);
     }
 
@@ -209,10 +233,10 @@ mod tests {
         answers.learn(&["garbage"], Some(&Value::Array(vec![Value::Null])), Instant::now());
         advance(VALIDITY - Duration::from_millis(1)).await;
         assert!(answers.missing(&garbage, Instant::now()).is_empty());
-        assert!(answers.is_absent(b"garbage"));
+        assert_eq!(answers.of(b"garbage"), Absent);
         advance(Duration::from_millis(1)).await;
         assert_eq!(answers.missing(&garbage, Instant::now()), ["garbage"]);
-        assert!(!answers.is_absent(b"garbage"), "not known again until it is answered");
+        assert_eq!(answers.of(b"garbage"), Answered, "not known again until it is answered");
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,7 +254,7 @@ mod tests {
         let (mut answers, now) = (Answers::default(), Instant::now());
         for n in 0..3 * MAX_ANSWERS {
             answers.missing(&[unknown(&format!("c{n}"), 1)], now);
-            assert!(answers.absent.len() <= MAX_ANSWERS + BATCH);
+            assert!(answers.learned.len() <= MAX_ANSWERS + BATCH);
         }
     }
 
@@ -238,14 +262,14 @@ mod tests {
     async fn a_full_mailbox_gets_the_answer_once_it_is_read() {
         let (shared, mut mailboxes) = fixture::shared(&["--workers", "1"]);
         while shared.mailboxes[0].try_send(Message::Topology).is_ok() {}
-        answer(&shared, &unknown("x", 7), true);
+        answer(&shared, &unknown("x", 7), Absent);
         let heard = async {
             loop {
-                if let Some(Message::Learned { session, absent }) = mailboxes[0].recv().await {
-                    return (session, absent);
+                if let Some(Message::Learned { session, learned }) = mailboxes[0].recv().await {
+                    return (session, learned);
                 }
             }
         };
-        assert_eq!(timeout(Duration::from_secs(10), heard).await.unwrap(), (7, true));
+        assert_eq!(timeout(Duration::from_secs(10), heard).await.unwrap(), (7, Absent));
     }
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::version::{Valkey, Version};
 use crate::config::{Config, Servers, UpstreamAddress};
+use crate::net::clock;
 use crate::net::socket::{Socket, Stream};
 use crate::output::Output;
 use crate::shared::Shared;
@@ -69,6 +70,9 @@ pub(crate) enum ConnectError {
     /// A Sentinel has named it as the primary, or did once.
     #[error("it is no primary (role: {0})")]
     NoPrimary(String),
+    /// Another server has been met there since the connection was made.
+    #[error("another server has taken over the address")]
+    Replaced,
     /// Not the Redis protocol.
     #[error("{step}: not a reply of the Redis protocol")]
     NotRedis { step: &'static str },
@@ -89,11 +93,13 @@ pub(crate) async fn open(shared: &Shared, node: &Node, setup: Setup<'_>) -> Resu
     }
     timeout(config.connect_timeout, async {
         let socket = dial(config, node).await?;
+        let connected = clock::now();
         let Agreed { hello, run_id, valkey, client_id } = shake_hands(&socket, config, setup).await?;
         if follows_sentinels(config) {
             check_role(hello.as_ref())?;
         }
-        Ok(Opened { socket, hello, valkey, client_id, server: shared.meet_server(node, run_id) })
+        let server = shared.meet_server(node, run_id, connected).ok_or(ConnectError::Replaced)?;
+        Ok(Opened { socket, hello, valkey, client_id, server })
     })
     .await
     .map_err(|_| ConnectError::Timeout(config.connect_timeout))?

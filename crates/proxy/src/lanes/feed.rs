@@ -158,7 +158,7 @@ impl Feed {
         let (is_silent, is_asked) = (now >= state.progress + limit, !state.asked.is_empty());
         drop(state);
         let condemned = match (is_replaced, is_silent, is_asked) {
-            (true, ..) => LinkError::Closed,
+            (true, ..) => LinkError::Replaced,
             (false, true, true) => LinkError::Silent(limit),
             (false, true, false) => return self.say(&[]),
             (false, false, _) => return,

@@ -36,6 +36,15 @@ pub(super) fn ask<'a>(out: &mut Vec<u8>, key: &[u8], fields: impl Iterator<Item 
     encode::command(out, &command);
 }
 
+/// Whether a reply, of which one in `step` elements is a field, has more fields than are asked about.
+pub(super) fn are_too_many(reply: &[u8], step: usize) -> bool {
+    let digits = reply.get(1..).unwrap_or_default();
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+    let count = std::str::from_utf8(&digits[..end]).ok().and_then(|count| count.parse::<usize>().ok());
+    let step = if reply.starts_with(b"%") { 1 } else { step };
+    matches!(reply.first(), Some(b'%' | b'*' | b'~')) && count.is_some_and(|count| count / step > MOST_FIELDS)
+}
+
 /// As [`ask`], of all fields that a reply names, which is one in `step` of its elements. False: there are none, or too many.
 pub(super) fn ask_all(out: &mut Vec<u8>, key: &[u8], reply: &[u8], step: usize) -> bool {
     let Ok(reply) = frame::parse(reply) else { return false };

@@ -42,12 +42,16 @@ pub(crate) enum Link {
 pub(super) struct Patience {
     /// The topology had the node. A lane that was made because of a redirection may be ahead of the topology.
     was_primary: bool,
+    /// Looks in a row at which it was no longer there.
+    looks_behind: u32,
 }
 
 impl Patience {
     /// Looks whether the topology has the node, as every tick does, before its patience is asked for.
     pub(super) fn look(&mut self, is_primary: impl FnOnce() -> bool) {
-        self.was_primary = self.was_primary || is_primary();
+        let is_primary = is_primary();
+        self.looks_behind = if self.was_primary && !is_primary { self.looks_behind + 1 } else { 0 };
+        self.was_primary = self.was_primary || is_primary;
     }
 
     /// Why the connection is given up, if it is: it owes replies, and has shown no life since `progress` for so long as the
@@ -64,6 +68,12 @@ impl Patience {
         }
         let is_left_behind = self.was_primary && now >= progress + LEFT_BEHIND_AFTER && !is_primary();
         is_left_behind.then_some(LinkError::LeftBehind)
+    }
+
+    /// Whether another node has taken over, and not just now: a node that has lost its slots tells those who wait there, if it
+    /// can.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.looks_behind > 1
     }
 }
 
@@ -96,6 +106,9 @@ pub(crate) enum LinkError {
     /// The upstream closed it.
     #[error("the upstream closed the connection")]
     Closed,
+    /// It leads to one that is the right one no longer.
+    #[error("another server, or another primary, has taken its place")]
+    Replaced,
     /// The system reported an error.
     #[error("{0}")]
     Io(#[from] std::io::Error),

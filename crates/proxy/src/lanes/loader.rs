@@ -253,7 +253,7 @@ impl LoaderLane {
         let limit = self.worker.config().upstream_timeout;
         let mut state = self.state.borrow_mut();
         let error = if !self.is_wanted() || (state.up && state.server != self.node.server().epoch()) {
-            LinkError::Closed
+            LinkError::Replaced
         } else if state.up && !state.awaiting.is_empty() && now >= state.progress + limit {
             LinkError::Silent(limit)
         } else {
@@ -295,12 +295,10 @@ impl LoaderLane {
                 LinkError::NotCoherent(_) => NO_RIGHT_PAUSE,
                 _ => backoff.next(clock::now()),
             };
-            if !std::mem::replace(&mut told, true) {
+            if self.is_wanted() && !std::mem::replace(&mut told, true) {
                 let node = self.node.address();
                 let (user, db) = (&self.user, self.db);
-                tracing::warn!(
-                    "nothing is cached of {node}, db {db}, for {user} until the upstream allows it: {error}"
-                );
+                tracing::warn!("nothing is cached of {node}, db {db}, for {user} for now: {error}");
             }
             tokio::time::sleep(pause).await;
         }
@@ -402,8 +400,10 @@ impl LoaderLane {
         self.set_ready(LoaderState::Away);
         let state = self.state.take();
         drop(state.lease);
-        self.node.counters(self.worker.index()).errors.add(1);
-        self.worker.shared().doubt(&self.node);
+        if !matches!(error, LinkError::Replaced) {
+            self.node.counters(self.worker.index()).errors.add(1);
+            self.worker.shared().doubt(&self.node);
+        }
         let now = clock::now();
         for awaiting in state.awaiting {
             if let Awaiting::Value(ticket) | Awaiting::Ttl(ticket, _) | Awaiting::FieldTtls(ticket, ..) = awaiting {

@@ -87,7 +87,8 @@ struct State {
     /// The number by which that server knows the connection.
     client_id: Option<i64>,
     output: Output,
-    /// Bytes ever written are not counted: once connected, all that is queued may have left.
+    /// Commands whose replies are owed, oldest first. It is not known how far they have been written: once connected, all of
+    /// them may have left.
     awaiting: VecDeque<Awaiting>,
     written: WrittenKeys,
     /// The oldest command's reply has begun: its effect is applied, part of it may be with the client.
@@ -369,10 +370,10 @@ impl PinnedLane {
         let is_primary = || self.worker.topology().has(&self.node);
         state.patience.look(is_primary);
         // Nothing is owed, and its node is no part of the topology, and not because it is too new.
-        let is_left = || now >= state.progress + UNWANTED_AFTER && !is_primary();
+        let is_left = || state.patience.is_left_behind() || now >= state.progress + UNWANTED_AFTER && !is_primary();
         let end = match owes {
             true => state.patience.end(now, state.progress, limit, is_primary),
-            false if state.server != self.node.server().epoch() || is_left() => Some(LinkError::Closed),
+            false if state.server != self.node.server().epoch() || is_left() => Some(LinkError::Replaced),
             false => None,
         };
         if end.is_none() {

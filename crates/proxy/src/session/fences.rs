@@ -20,6 +20,8 @@ struct Fenced {
     sequence: u64,
     /// Of the command's keys; `None`: it names none, and may have run anywhere.
     slot: Option<Slot>,
+    /// The version of the topology by which it was sent.
+    version: u64,
     /// Once it has arrived.
     held: Option<Held>,
 }
@@ -33,8 +35,8 @@ struct Held {
 
 impl Fences {
     /// The reply `sequence`, which is still to come, shall wait.
-    pub(crate) fn expect(&mut self, sequence: u64, slot: Option<Slot>) {
-        self.0.push(Fenced { sequence, slot, held: None });
+    pub(crate) fn expect(&mut self, sequence: u64, slot: Option<Slot>, version: u64) {
+        self.0.push(Fenced { sequence, slot, version, held: None });
     }
 
     fn find(&mut self, sequence: u64) -> Option<&mut Fenced> {
@@ -54,8 +56,10 @@ pub(super) fn arrived(session: &Rc<Session>, state: &mut State, sequence: u64, r
     state.replies.hold(reply.len());
     let worker = session.worker();
     worker.metrics().fences.add(1);
-    // One that was sent on has been carried out where the topology may not know yet that its slot is.
-    let slot = fenced.slot.filter(|_| !state.order.was_redirected(sequence));
+    // One that was sent on has been carried out where the topology may not know yet that its slot is, and one that was sent by
+    // another topology where it may have been.
+    let is_where_it_was_sent = fenced.version == worker.shared().topology.load().version();
+    let slot = fenced.slot.filter(|_| is_where_it_was_sent && !state.order.was_redirected(sequence));
     worker.fence(Fence::new(worker.shared(), worker.index(), session.id(), sequence), &nodes(session, slot));
     let (waiting, limit) = (Rc::clone(session), worker.config().max_staleness);
     let timer = tokio::task::spawn_local(async move {

@@ -568,9 +568,9 @@ impl Session {
     }
 
     /// The upstream has told what it knows of a command that was not in the table.
-    pub(crate) fn learned(&self, absent: bool) {
+    pub(crate) fn learned(&self, learned: Learned) {
         if let Some(question) = &mut self.state.borrow_mut().question {
-            question.answer = Some(if absent { Learned::Absent } else { Learned::Answered });
+            question.answer = Some(learned);
         }
         self.resume();
     }

@@ -73,12 +73,14 @@ pub(crate) struct Question {
 }
 
 /// What came of the question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Learned {
     /// The upstream has no such command.
     Absent,
     /// It may have: if it does, the table holds it now.
     Answered,
+    /// It has it under another name, which the table knows: that of `rename-command`.
+    Renamed(Box<str>),
 }
 
 /// A login that the upstream judges.

@@ -33,7 +33,7 @@ pub(crate) struct Node {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct NodeCounters {
-    /// Commands written to its forward and loader lanes, heartbeats included.
+    /// Commands written to lanes that lead to it, heartbeats included; not what the control plane asks.
     pub(crate) commands: Counter,
     /// Connections to it lost or not made.
     pub(crate) errors: Counter,

@@ -40,6 +40,8 @@ struct Known {
     /// Stands for its name in claims.
     id: u32,
     address: Option<UpstreamAddress>,
+    /// As what a redirection may name it besides, by the last view of it.
+    aliases: Vec<UpstreamAddress>,
     /// When it last gave its view, or another member spoke of it.
     heard: Time,
     /// When it last gave its view, or was first spoken of.
@@ -115,9 +117,10 @@ impl Ownership {
             let next_id = &mut self.next_id;
             let known = self.members.entry(member.name.clone()).or_insert_with(|| {
                 *next_id += 1;
-                Known { id: *next_id, address: None, heard: now, spoke: now }
+                Known { id: *next_id, address: None, aliases: Vec::new(), heard: now, spoke: now }
             });
             known.heard = now;
+            known.aliases.clone_from(&member.aliases);
             if member.name == view.myself {
                 known.spoke = now;
             }
@@ -163,6 +166,15 @@ impl Ownership {
         Topology::cluster(version, served, owners.into_iter())
     }
 
+    /// What redirections may name, and where that is.
+    pub(crate) fn names(&self) -> HashMap<UpstreamAddress, UpstreamAddress> {
+        let located = || self.members.values().filter_map(|known| Some((known, known.address.as_ref()?)));
+        let aliases = located().flat_map(|(known, address)| known.aliases.iter().map(move |alias| (alias, address)));
+        // An address counts for more than what another node is called besides.
+        let all = aliases.chain(located().map(|(_, address)| (address, address)));
+        all.map(|(name, address)| (name.clone(), address.clone())).collect()
+    }
+
     /// Everybody's address, replicas included: where to ask when no primary answers.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = &UpstreamAddress> {
         self.members.values().filter_map(|known| known.address.as_ref())
@@ -197,7 +209,13 @@ mod tests {
     /// A member named for its port.
     fn member(port: u16, epoch: u64, slots: impl Into<Option<std::ops::RangeInclusive<u16>>>) -> Member {
         let address = Some(UpstreamAddress::Tcp { host: "h".into(), port });
-        Member { name: port.to_string(), address, epoch, slots: slots.into().into_iter().collect() }
+        Member {
+            name: port.to_string(),
+            address,
+            aliases: Vec::new(),
+            epoch,
+            slots: slots.into().into_iter().collect(),
+        }
     }
 
     /// A cluster's knowledge, and the time: in milliseconds.

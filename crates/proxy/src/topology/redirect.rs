@@ -1,6 +1,6 @@
 //! What a node of a cluster answers to a command that it does not, or cannot now, carry out:
 //! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding>.
-//! Whichever it is, the command was not executed.
+//! From the node itself it means that the command was not executed. A script may say the same when it has done something.
 
 use std::time::Duration;
 

@@ -26,6 +26,8 @@ pub(crate) struct Member {
     pub(crate) name: String,
     /// Where clients reach it; `None`: not known.
     pub(crate) address: Option<UpstreamAddress>,
+    /// As what a redirection may name it besides: a node without slots is in no answer that says how clients are to call it.
+    pub(crate) aliases: Vec<UpstreamAddress>,
     /// The newer one of two claims on a slot counts; this says how new the claims of this node are.
     pub(crate) epoch: u64,
     /// The slots it serves; none, unless it is a primary.
@@ -36,11 +38,12 @@ impl View {
     /// Reads the answers that the node at `asked` gave. `None`: they are not what a node of a cluster answers.
     pub(crate) fn parse(nodes: &Value, slots: &Value, asked: &UpstreamAddress) -> Option<View> {
         let endpoints = endpoints(slots, asked);
+        let are_untold = hosts(slots).any(|host| *host == Value::Null || host.as_bytes() == Some(b""));
         let text = std::str::from_utf8(nodes.as_bytes()?).ok()?;
         let mut myself = None;
         let mut members = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
-            let (mut member, flags) = member(line, asked)?;
+            let (mut member, flags) = member(line, asked, are_untold)?;
             if flags.split(',').any(|flag| flag == "myself") {
                 myself = Some(member.name.clone());
             }
@@ -54,7 +57,7 @@ impl View {
 }
 
 /// `id ip:port@cport,hostname flags primary ping pong epoch link slots…`
-fn member(line: &str, asked: &UpstreamAddress) -> Option<(Member, String)> {
+fn member(line: &str, asked: &UpstreamAddress, are_untold: bool) -> Option<(Member, String)> {
     let mut words = line.split(' ');
     let (name, address, flags) = (words.next()?, words.next()?, words.next()?);
     let epoch = words.nth(3)?.parse().ok()?;
@@ -63,7 +66,8 @@ fn member(line: &str, asked: &UpstreamAddress) -> Option<(Member, String)> {
     // In brackets: a slot on its way from or to another node; it is still where the ranges say.
     let ranges = words.filter(|word| is_primary && !word.starts_with('['));
     let slots = ranges.map(range).collect::<Option<_>>()?;
-    let member = Member { name: name.to_owned(), address: bus_address(address, asked), epoch, slots };
+    let (aliases, address) = (aliases(address, asked, are_untold), bus_address(address, asked));
+    let member = Member { name: name.to_owned(), address, aliases, epoch, slots };
     Some((member, flags.to_owned()))
 }
 
@@ -81,11 +85,32 @@ fn bus_address(text: &str, asked: &UpstreamAddress) -> Option<UpstreamAddress> {
     Some(UpstreamAddress::Tcp { host: host_or_that_of(host, asked)?, port })
 }
 
-/// By node name: each range is `[first, last, [host, port, name, …], …]`, the primary first.
+/// By the hostname it announces; and where nodes are set up not to tell where they are (`are_untold`), by that of the node that
+/// tells.
+fn aliases(text: &str, asked: &UpstreamAddress, are_untold: bool) -> Vec<UpstreamAddress> {
+    let port = bus_address(text, asked).and_then(|address| match address {
+        UpstreamAddress::Tcp { port, .. } => Some(port),
+        UpstreamAddress::Unix(_) => None,
+    });
+    let hostname = text.split(',').nth(1).filter(|hostname| !hostname.is_empty() && !hostname.contains('='));
+    let asked = if are_untold { host_or_that_of("", asked) } else { None };
+    let hosts = [hostname.map(Into::into), asked].into_iter().flatten();
+    port.map_or(Vec::new(), |port| hosts.map(|host| UpstreamAddress::Tcp { host, port }).collect())
+}
+
+/// By node name.
 fn endpoints<'v>(slots: &'v Value, asked: &UpstreamAddress) -> HashMap<&'v str, UpstreamAddress> {
+    nodes(slots).filter_map(|node| endpoint(node, asked)).collect()
+}
+
+fn hosts(slots: &Value) -> impl Iterator<Item = &Value> {
+    nodes(slots).filter_map(<[Value]>::first)
+}
+
+/// Each range is `[first, last, [host, port, name, …], …]`, the primary first.
+fn nodes(slots: &Value) -> impl Iterator<Item = &[Value]> {
     let ranges = slots.as_items().unwrap_or_default().iter();
-    let nodes = ranges.flat_map(|range| range.as_items().unwrap_or_default().iter().skip(2));
-    nodes.filter_map(|node| endpoint(node.as_items()?, asked)).collect()
+    ranges.flat_map(|range| range.as_items().unwrap_or_default().iter().skip(2)).filter_map(Value::as_items)
 }
 
 fn endpoint<'v>(node: &'v [Value], asked: &UpstreamAddress) -> Option<(&'v str, UpstreamAddress)> {
@@ -149,6 +174,20 @@ mod tests {
             let view = View::parse(&bulk(NODES), &slots(0, 5460, &[(host, 7000, "aaa")]), &tcp("asked", 1)).unwrap();
             assert_eq!(view.members[0].address, Some(expected));
         }
+    }
+
+    #[test]
+    fn a_node_without_slots_goes_by_the_names_that_a_redirection_may_use() {
+        let empty = "aaa 10.0.0.1:7000@17000,,shard-id=1 myself,master - 0 0 0 connected 0-16383\n\
+            bbb 10.0.0.2:7001@17001,two.example,shard-id=2 master - 0 0 0 connected";
+        let aliases = |host: Value| {
+            let view = View::parse(&bulk(empty), &slots(0, 16383, &[(host, 7000, "aaa")]), &tcp("asked", 1)).unwrap();
+            view.members.into_iter().map(|member| member.aliases).collect::<Vec<_>>()
+        };
+        assert_eq!(aliases(bulk("one.example")), [vec![], vec![tcp("two.example", 7001)]]);
+        let untold = [vec![tcp("asked", 7000)], vec![tcp("two.example", 7001), tcp("asked", 7001)]];
+        assert_eq!(aliases(Value::Null), untold);
+        assert_eq!(aliases(bulk("")), untold);
     }
 
     #[test]

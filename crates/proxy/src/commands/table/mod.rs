@@ -117,7 +117,7 @@ pub(crate) enum Route {
     Session,
     /// Answers it, or not, as the cluster that the client is to see.
     Cluster,
-    /// It asks about the server: any node may answer, or the answers are added up.
+    /// It asks about the server: any node may answer.
     About,
     /// Refuses it unless the operator allows it: it would change the upstream under the proxy's feet.
     Refused,
@@ -179,7 +179,13 @@ impl Table {
     /// What the table knows of `request`, by its first argument, and its second if that is a subcommand.
     #[inline(always)]
     pub(crate) fn find(&self, request: &Request<'_>) -> Found<'_> {
-        let Some(position) = request.get(0).and_then(|name| self.names.find(name)) else {
+        self.find_as(request.get(0).unwrap_or_default(), request)
+    }
+
+    /// The same, whatever its first argument is, of the command of this name.
+    #[inline(always)]
+    pub(crate) fn find_as(&self, name: &[u8], request: &Request<'_>) -> Found<'_> {
+        let Some(position) = self.names.find(name) else {
             return Found::UnknownCommand;
         };
         let command = &self.commands[position];
@@ -296,18 +302,17 @@ impl Command {
 }
 
 impl Effect {
-    const NAMES: [(&'static str, Self); 6] = [
+    const NAMES: [(&'static str, Self); 5] = [
         ("none", Self::None),
         ("read", Self::Read),
         ("write", Self::Write),
         ("script", Self::Script),
-        ("opaque", Self::Opaque),
         ("flush", Self::Flush),
     ];
 }
 
 impl Route {
-    /// Every route, and its name in `core.txt` and in metrics.
+    /// The routes that `core.txt` can name.
     pub(crate) const NAMES: [(&'static str, Self); 25] = [
         ("cached", Self::Cached),
         ("forward", Self::Forward),

@@ -19,8 +19,8 @@ use crate::net::clock;
 use crate::session::gather;
 use crate::topology::redirect::{self, MOST_REDIRECTIONS, PAUSE_FROM, Redirect};
 
-/// The same for a command whose errors a program makes.
-const MAX_REDIRECTIONS_OF_PROGRAMS: u8 = 3;
+/// How often a command is sent on whose errors a program may have made.
+const MOST_REDIRECTIONS_OF_PROGRAMS: u8 = 3;
 const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// What an error turned out to be.
@@ -72,7 +72,7 @@ impl ForwardLane {
     /// Whether the command goes where the node says. If not, the client gets the node's own words.
     fn is_followed(&self, errand: &Errand, redirect: &Redirect) -> bool {
         let shared = self.worker.shared();
-        let is_believed = !errand.is_program || errand.redirections < MAX_REDIRECTIONS_OF_PROGRAMS;
+        let is_believed = !errand.is_program || errand.redirections < MOST_REDIRECTIONS_OF_PROGRAMS;
         match redirect {
             Redirect::Moved(slot, _) if errand.slot == Some(*slot) => {
                 shared.topology_doubted.notify_one();
@@ -148,15 +148,17 @@ impl Redirected {
         self.errand.redirections += 1;
         let shared = from.worker.shared();
         let lane = match &self.redirect {
-            Redirect::Moved(_, address) | Redirect::Ask(_, address) if shared.members.load().contains(address) => {
-                self.errand.asking = matches!(self.redirect, Redirect::Ask(..));
-                from.lane_to(address)
-            }
-            // A node that is not known, or not yet: it is asked about, and the command tried where it was.
-            Redirect::Moved(..) | Redirect::Ask(..) => {
-                shared.topology_doubted.notify_one();
-                from.lane_to(from.node.address())
-            }
+            Redirect::Moved(_, name) | Redirect::Ask(_, name) => match shared.members.load().get(name) {
+                Some(address) => {
+                    self.errand.asking = matches!(self.redirect, Redirect::Ask(..));
+                    from.lane_to(address)
+                }
+                // A node that is not known, or not yet: it is asked about, and the command tried where it was.
+                None => {
+                    shared.topology_doubted.notify_one();
+                    from.lane_to(from.node.address())
+                }
+            },
             Redirect::TryAgain => from.lane_to(from.node.address()),
             Redirect::Down => unreachable!("the client is told"),
         };

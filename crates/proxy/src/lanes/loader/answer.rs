@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nearside_nearcache::{Answer, Ttl};
 
-use crate::commands::cached::reads::GET;
+use crate::commands::cached::reads::{CachedRead, GET};
 use crate::config::Rule;
 
 /// Bytes that a string's reply has beside the string.
@@ -47,13 +47,20 @@ fn tells_absence(command: u8, reply: &[u8]) -> bool {
         return reply == b"_\r\n"; // an empty value is one
     }
     let is_header = |line: &[u8]| matches!(line.first(), Some(b'*' | b'%' | b'~'));
-    let is_none = |line: &[u8]| matches!(line, b"_" | b":0" | b"$0" | b"" | b"+none") || is_header(line);
+    // Elsewhere it is an element, or a value, of a key that has just expired.
+    let is_part = matches!(CachedRead::of(command).name, "getrange" | "substr");
+    let is_none = |line: &[u8]| match line {
+        b"_" | b":0" | b"" | b"+none" => true,
+        b"$0" => is_part,
+        _ => is_header(line),
+    };
     reply.split(|byte| *byte == b'\n').all(|line| is_none(line.strip_suffix(b"\r").unwrap_or(line)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::cached::reads;
 
     /// Any but GET.
     const OTHER: u8 = GET + 1;
@@ -76,7 +83,10 @@ mod tests {
         assert!(stores(b"_\r\n", Some(-1)), "a field that a hash does not have");
         assert!(stores(b"*2\r\n_\r\n_\r\n", Some(-2)) && stores(b"%0\r\n", Some(-2)) && stores(b"+none\r\n", Some(-2)));
         assert!(!stores(b"*2\r\n_\r\n$1\r\n0\r\n", Some(-2)) && !stores(b":1\r\n", Some(-2)));
-        assert!(stores(b"$0\r\n\r\n", Some(-2)), "of no value no part");
+        let number = |name| reads::number(name).expect("it is cached");
+        assert!(stores_of(number("getrange"), b"$0\r\n\r\n", Some(-2)), "of no value no part");
+        assert!(!stores_of(number("lindex"), b"$0\r\n\r\n", Some(-2)), "an empty element that has just expired");
+        assert!(!stores_of(number("lrange"), b"*1\r\n$0\r\n\r\n", Some(-2)));
         assert!(!stores_of(GET, b"$0\r\n\r\n", Some(-2)), "an empty value that has just expired");
         assert!(stores_of(GET, b"_\r\n", Some(-2)));
         assert!(!stores(b"$1\r\na\r\n", None));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearside_nearcache::{Answer, FillTicket, Time};
+use nearside_nearcache::{Answer, FillTicket, Time, Ttl};
 use nearside_resp::frame::{self, Value};
 use nearside_resp::{ReplyKind, ReplyScanner};
 
@@ -101,6 +101,10 @@ impl LoaderLane {
             Fields::Named => return state.awaiting.push_front(Awaiting::FieldTtls(ticket, value.clone(), ttl)),
             Fields::None => ttl,
             _ if field_expiry::are_none(value) => ttl,
+            Fields::InReply(step) if field_expiry::are_too_many(value, step) => {
+                drop(state);
+                return self.too_many_fields(ticket, value, now);
+            }
             Fields::InReply(step) if field_expiry::ask_all(state.output.tail(), ticket.key(), value, step) => {
                 state.awaiting.push_back(Awaiting::FieldTtls(ticket, value.clone(), ttl));
                 drop(state);
@@ -127,6 +131,18 @@ impl LoaderLane {
             beat_key.clear();
             beat_key.extend_from_slice(&query.key);
         }
+        self.settle(ticket, query, value, answer, now);
+    }
+
+    /// Of so many fields it is not asked how long they live. Until the hash changes, reads of all of it pass by.
+    fn too_many_fields(&self, ticket: FillTicket, value: &Bytes, now: Time) {
+        let query = Query::of(&ticket);
+        let longest = self.worker.config().cache_rules.of(&query.key).1.max_age.as_millis();
+        let ttl = Ttl::Millis(u64::try_from(longest).unwrap_or(u64::MAX));
+        self.settle(ticket, query, value, Answer::TooLarge { ttl }, now);
+    }
+
+    fn settle(&self, ticket: FillTicket, query: Query, value: &Bytes, answer: Answer<'_>, now: Time) {
         let mut waiters = ticket.complete(answer, now);
         let late = waiters.take_late();
         if !late.is_empty() {
