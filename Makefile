@@ -9,6 +9,7 @@ SCENARIO ?=
 BEFORE ?=
 LOAD ?=
 CACHE ?= 256MiB
+NODES ?= 1
 SEED ?= 1
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -117,9 +118,9 @@ bench-quick: ## CPU per command: Redis direct, a hit, forwarding, before one ser
 	cargo build --release -p nearside-benches
 	$(TARGET_DIR)/release/nearside-bench quick --rounds 5 --turn-ms 1000
 
-profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mix get=50,set=50' CACHE=256MiB
+profile: ## where the CPU time goes under a load, by perf: LOAD='--depth 16 --mix get=50,set=50' CACHE=256MiB NODES=1
 	@.ci/need cargo cc perf redis-server python
-	CACHE=$(CACHE) benches/profile $(LOAD)
+	CACHE=$(CACHE) NODES=$(NODES) benches/profile $(LOAD)
 
 bench-micro: $(GUNGRAUN)/bin/gungraun-runner ## nanoseconds, and instructions as valgrind counts them, of decode, route, lookup, scan and encode
 	@.ci/need cargo cc valgrind

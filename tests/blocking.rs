@@ -443,3 +443,20 @@ fn nothing_is_popped_for_who_hangs_up_while_the_command_goes_from_node_to_node()
     });
     assert_eq!(cluster.client().call("LLEN {b}1"), ":1\r\n");
 }
+
+#[test]
+fn before_a_cluster_wait_ends_in_time_though_a_primary_is_silent() {
+    if calibrating("cluster") {
+        return;
+    }
+    let mut cluster = RedisCluster::with_replicas(2, 0, &[]);
+    let nearside = Nearside::ready_before_cluster(&cluster, &[]);
+    let mut client = nearside.client();
+    assert_eq!(client.call("WAIT 0 100"), ":0\r\n");
+    cluster.stop(1);
+    // What a primary that stands still owes is an error after `upstream-timeout`.
+    assert_eq!(client.call("WAIT 1 200"), ":0\r\n");
+    assert_eq!(client.call("PING"), "+PONG\r\n");
+    cluster.resume(1);
+    assert_eq!(client.call("WAIT 0 0"), ":0\r\n");
+}

@@ -1,5 +1,4 @@
-//! Instructions of the same, counted by valgrind. The count repeats exactly, except that of a lookup: the near-cache hashes with
-//! a seed of its own in each process, so its probes differ by some hundredths.
+//! Instructions of the same, counted by valgrind. The count repeats exactly.
 
 #![allow(missing_docs)] // of what the macros make
 

@@ -47,6 +47,7 @@ fn filled(value_len: usize) -> (Arc<NearCache>, LeaseOwner) {
         max_fills: 1000,
         max_waiters: 1000,
         fetch_churning: false,
+        hash_seed: Some(1), // instructions are counted
     };
     let cache = NearCache::new(settings).expect("an item of 1 MiB fits");
     let owner = cache.open_lease(0);

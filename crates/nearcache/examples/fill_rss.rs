@@ -76,6 +76,7 @@ fn measure((name, phases): (&str, Phases), workers: usize) {
         max_fills: 1000,
         max_waiters: 1000,
         fetch_churning: false,
+        hash_seed: None,
     };
     let cache = NearCache::new(settings).expect("an item of 1 MiB fits 256 MiB");
     let owner = cache.open_lease(0);

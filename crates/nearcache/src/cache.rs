@@ -35,6 +35,9 @@ pub struct Settings {
     pub max_waiters: usize,
     /// Fetch keys however often they change. Else reads of those that change more often than they are read pass by for a while.
     pub fetch_churning: bool,
+    /// Hash keys alike in every run, for those that are to be compared or replayed. `None`: with a seed of this process, as
+    /// clients who know it could choose keys that all fall together.
+    pub hash_seed: Option<u64>,
 }
 
 /// What to do with a read.
@@ -91,7 +94,7 @@ impl NearCache {
     /// An empty cache. Fails if the largest item would not fit.
     pub fn new(settings: Settings) -> Result<Arc<Self>, SizeError> {
         let sizing = Sizing::new(settings.capacity, settings.max_item, settings.workers)?;
-        let (hasher, max_reply) = (KeyHasher::new(), sizing.max_reply);
+        let (hasher, max_reply) = (KeyHasher::new(settings.hash_seed), sizing.max_reply);
         let limits = Limits {
             max_fills: settings.max_fills,
             max_waiters: settings.max_waiters,

@@ -3,8 +3,10 @@
 //! Clients choose the keys, and one who knew the seed could send a million keys of one bucket. foldhash seeds itself from
 //! addresses and the time; ours comes from the operating system, through std's own `RandomState`.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::LazyLock;
 
+use foldhash::SharedSeed;
 use foldhash::quality::{FoldHasher, SeedableRandomState};
 
 /// Builds the hashers of one cache.
@@ -12,21 +14,13 @@ use foldhash::quality::{FoldHasher, SeedableRandomState};
 pub(crate) struct KeyHasher(SeedableRandomState);
 
 impl KeyHasher {
-    #[cfg(not(feature = "shuttle"))]
-    pub(crate) fn new() -> Self {
-        use std::hash::RandomState;
-        use std::sync::LazyLock;
-
-        use foldhash::SharedSeed;
-
+    /// `seed`: of those that are the same in every run; else one that nobody knows.
+    pub(crate) fn new(seed: Option<u64>) -> Self {
         static SHARED: LazyLock<SharedSeed> = LazyLock::new(|| SharedSeed::from_u64(RandomState::new().hash_one(0)));
-        Self(SeedableRandomState::with_seed(RandomState::new().hash_one(1), &SHARED))
-    }
-
-    /// The same in every run: which keys share a shard decides the interleaving, and a seed has to replay it.
-    #[cfg(feature = "shuttle")]
-    pub(crate) fn new() -> Self {
-        Self(SeedableRandomState::fixed())
+        Self(match seed {
+            Some(seed) => SeedableRandomState::with_seed(seed, SharedSeed::global_fixed()),
+            None => SeedableRandomState::with_seed(RandomState::new().hash_one(1), &SHARED),
+        })
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {

@@ -224,7 +224,7 @@ mod tests {
             for workers in [1, 8, 256] {
                 let sizing = Sizing::new(capacity, 1 << 10, workers).expect("it fits");
                 let shards = sizing.shards;
-                assert_eq!(Store::new(sizing, KeyHasher::new()).shards(), shards, "{capacity} {workers}");
+                assert_eq!(Store::new(sizing, KeyHasher::new(None)).shards(), shards, "{capacity} {workers}");
             }
         }
     }

@@ -78,6 +78,7 @@ fn near_cache(config: &Config) -> Result<Option<Arc<NearCache>>> {
         max_fills: MAX_FILLS,
         max_waiters: MAX_WAITERS,
         fetch_churning: config.cache_churning,
+        hash_seed: None,
     };
     let cache = NearCache::new(sizes).map_err(|error| config.refuse(&settings::MAX_ITEM_SIZE, error))?;
     Ok(Some(cache))

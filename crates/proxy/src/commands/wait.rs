@@ -10,6 +10,7 @@
 //!   and how far its replicas have acknowledged, until enough of them have what there was at first. They say so by themselves
 //!   once a second, so it may take longer than at the server itself; it never tells of more replicas than have it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,8 @@ use crate::topology::Topology;
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
 /// Between two questions to the primaries of a cluster.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Past its timeout, how long those are waited for who have been asked and are about to answer.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Runs one; nothing of the session's is in flight.
 pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command) -> Flow {
@@ -75,6 +78,15 @@ pub(crate) struct Waiting {
     topology: Arc<Topology>,
     /// By primary how far it had written when it was asked first.
     written: Vec<i64>,
+    known: Rc<Known>,
+}
+
+/// What is known while some primary has not answered yet.
+#[derive(Debug, Default)]
+struct Known {
+    /// Replicas that had everything when all primaries had last said how far they are.
+    replicas: Cell<i64>,
+    is_answered: Cell<bool>,
 }
 
 fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
@@ -96,8 +108,30 @@ fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow
     let sequence = state.replies.expect(Source::Forward, Shape::Plain, state.reply_mode.is_silent());
     state.waits = true;
     session.client().waits_here();
-    ask(session, state, sequence, Waiting { replicas, deadline, topology, written: Vec::new() });
+    let known = Rc::new(Known::default());
+    if let Some(deadline) = deadline {
+        end_in_time(session, sequence, deadline - clock::now() + GRACE, Rc::clone(&known));
+    }
+    ask(session, state, sequence, Waiting { replicas, deadline, topology, written: Vec::new(), known });
     Flow::Done
+}
+
+/// Answers with what is known then, if a primary is silent.
+fn end_in_time(session: &Rc<Session>, sequence: u64, time: Duration, known: Rc<Known>) {
+    let session = Rc::clone(session);
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(time).await;
+        if known.is_answered.replace(true) {
+            return;
+        }
+        let mut reply = Vec::new();
+        encode::integer(&mut reply, known.replicas.get());
+        session.with_state(|session, state| {
+            state.waits = false;
+            session.client().waits_no_more();
+        });
+        session.answer_without_parts(sequence, &reply);
+    });
 }
 
 /// Asks every primary how far it is.
@@ -126,6 +160,7 @@ impl Waiting {
     ) -> Option<Vec<u8>> {
         let reply = self.judge(session.client(), replies);
         if reply.is_some() {
+            self.known.is_answered.set(true);
             state.waits = false;
             session.client().waits_no_more();
             return reply;
@@ -133,7 +168,9 @@ impl Waiting {
         let session = Rc::clone(session);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(PAUSE).await;
-            session.with_state(|session, state| ask(session, state, sequence, self));
+            if !self.known.is_answered.get() {
+                session.with_state(|session, state| ask(session, state, sequence, self));
+            }
         });
         None
     }
@@ -152,6 +189,7 @@ impl Waiting {
         }
         let counts = progress.iter().zip(&self.written).map(|(progress, written)| progress.count(*written));
         let count = counts.min().unwrap_or(0);
+        self.known.replicas.set(count);
         let unblocked = client.unblocked();
         if unblocked == Some(Unblocked::ByError) {
             return Some(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec());

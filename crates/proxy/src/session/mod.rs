@@ -557,13 +557,18 @@ impl Session {
         state.replies.release_held(held);
     }
 
+    /// The reply is this, whatever its parts would have told.
+    pub(crate) fn answer_without_parts(self: &Rc<Self>, sequence: u64, reply: &[u8]) {
+        self.abandon_parts(sequence);
+        self.deliver(sequence, reply, true);
+        self.flush_delivered(self.worker.now());
+    }
+
     /// Fetches have a time limit of their own, however the lane that makes them fares.
     pub(crate) fn expire_fetches(self: &Rc<Self>, asked_before: Time) {
         loop {
             let Some(sequence) = self.state.borrow().order.fetch_before(asked_before) else { return };
-            self.abandon_parts(sequence);
-            self.deliver(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n", true);
-            self.flush_delivered(self.worker.now());
+            self.answer_without_parts(sequence, b"-UPSTREAM no reply in time; the read may be repeated\r\n");
         }
     }
 

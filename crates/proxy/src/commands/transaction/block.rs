@@ -48,6 +48,10 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
         None => 0,
     };
     let lane = forward::lane(session, state, node).ok()?;
+    if is_cluster && block.slot.is_none() && lane.down().is_some() {
+        state.lanes.forget(node); // command by command, it goes to another one
+        return None;
+    }
     if !lane.has_room(session) {
         return Some(Flow::Wait);
     }
