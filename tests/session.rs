@@ -226,7 +226,8 @@ fn a_client_that_says_no_more_still_gets_its_answers() {
     let rest = client.rest_until_closed();
     // Redis itself closes at once when it reads the end, and may drop answers that it has not written yet.
     let all = b"+OK\r\n$1\r\nv\r\n$1\r\nv\r\n";
-    assert!(all.starts_with(&rest), "{}", rest.escape_ascii());
+    let is_answered = if calibrating("the end of what a client says") { all.starts_with(&rest) } else { rest == all };
+    assert!(is_answered, "{}", rest.escape_ascii());
 }
 
 #[test]

@@ -274,8 +274,7 @@ impl Goal {
                 of(Upstream::Cluster)?.ratios(of(Upstream::One)?, figure)
             }
         };
-        let rounds = point.contestants.iter().map(|contestant| contestant.turns.len()).max();
-        Some((values, rounds.unwrap_or_default()))
+        Some((values, point.rounds as usize))
     }
 }
 
@@ -323,7 +322,7 @@ mod tests {
             latency: None,
         };
         let contestants = vec![of(Hit, [1.0, 20.0, 300.0]), of(Redis, [2.0, 20.0, 200.0])];
-        let point = PointResult { point: DEPTH_1.1.to_owned(), ceiling: None, contestants };
+        let point = PointResult { point: DEPTH_1.1.to_owned(), rounds: 3, ceiling: None, contestants };
         let results = [ScenarioResult {
             scenario: DEPTH_1.0.to_owned(),
             commands: Vec::new(),
@@ -344,7 +343,7 @@ mod tests {
             latency: None,
         };
         let contestants = vec![of(Upstream::One, 10.0), of(Upstream::Cluster, 12.0)];
-        let point = PointResult { point: CLUSTER_1.1.to_owned(), ceiling: None, contestants };
+        let point = PointResult { point: CLUSTER_1.1.to_owned(), rounds: 1, ceiling: None, contestants };
         let results =
             [ScenarioResult { scenario: "quick".to_owned(), commands: Vec::new(), points: vec![point], failure: None }];
         let measured: Vec<_> =

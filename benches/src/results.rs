@@ -31,6 +31,8 @@ impl ScenarioResult {
 pub struct PointResult {
     /// Its name.
     pub point: String,
+    /// How many rounds there were.
+    pub rounds: u32,
     /// Commands a second that the driver reached with the responder that does nothing but answer.
     pub ceiling: Option<f64>,
     /// In the order of the list.

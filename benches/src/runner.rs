@@ -78,7 +78,7 @@ fn rounds(scene: &mut Scene, group: &'static [Point], settings: &Settings) -> an
             false => None,
         };
         let (ceiling, contestants) = (ceiling.map(|outcome| outcome.throughput()), scene.names(point));
-        results.push(PointResult { point: point.name.to_owned(), ceiling, contestants });
+        results.push(PointResult { point: point.name.to_owned(), rounds: settings.rounds, ceiling, contestants });
     }
     for round in 0..settings.rounds {
         for index in 0..group.len() {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     fn point(ceiling: Option<f64>, contestants: Vec<ContestantResult>) -> PointResult {
-        PointResult { point: "a load".to_owned(), ceiling, contestants }
+        PointResult { point: "a load".to_owned(), rounds: 1, ceiling, contestants }
     }
 
     #[test]

@@ -164,7 +164,9 @@ pub const ALL: &[Scenario] = &[
                 A SET through Nearside drops the key, as somebody else may have written too; and a key that changes more often than \
                 it is read is passed by for a while, so most reads of keys that are seldom read go upstream, uncached. What the cache \
                 spares here is a part of the upstream's commands (upstream cmds/cmd) and the time that they take, not CPU of \
-                Nearside, which takes no more with its cache off. The reference services keep what was set, and whatever anybody \
+                Nearside, which takes no more with its cache off. Even that is little here: between two turns of Nearside the others write \
+                nearly all keys of the upstream that they share, so each turn begins with next to nothing in the cache, and most of its \
+                reads are the first of their key. The reference services keep what was set, and whatever anybody \
                 else writes they never see.",
         contestants: EVERYBODY,
         points: &[

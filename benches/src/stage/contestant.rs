@@ -138,7 +138,9 @@ impl Programs {
         if let Some(path) = before {
             anyhow::ensure!(path.exists(), "{} is not there", path.display());
         }
-        let before = before.map(Path::to_owned);
+        // Each is started in a folder of its own.
+        let nearside = std::path::absolute(nearside)?;
+        let before = before.map(std::path::absolute).transpose()?;
         Ok(Self { nearside, before, redis_server: redis_server.to_owned(), prepared: prepared.to_owned() })
     }
 

@@ -150,7 +150,7 @@ impl NearCache {
             return Lookup::Bypass(Bypass::Rare);
         }
         let mut locked = self.fills.lock_hashed(key, hash);
-        if locked.passes_by() {
+        if locked.passes_by(now) {
             return Lookup::Bypass(Bypass::Churning);
         }
         // Under the lock: the fetch that this read would have followed may just have completed.
@@ -187,7 +187,7 @@ impl NearCache {
         // That a write through this proxy was one is not news, whatever was asked for since.
         let known_for = if change == Change::Invalidated { locked.written_for(now) } else { None };
         if known_for.is_none() && (has_poisoned || !removed.is_empty()) {
-            locked.note_change(change, removed.is_used(), now);
+            locked.note_change(change, removed.lost(), now);
         }
         drop(locked);
         if !removed.is_empty() {

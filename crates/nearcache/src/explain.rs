@@ -67,7 +67,7 @@ impl NearCache {
             replies: variants.filter_map(|variant| explain_variant(variant, now)).collect(),
             is_rare: self.doorkeeper.keeps_out(hash, now),
             fetches: locked.count(),
-            last_change: locked.last_change(),
+            last_change: locked.last_change(now),
         }
     }
 }

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 
 use crate::entry::Scope;
 use crate::hash::KeyHasher;
-use crate::history::{Change, History, LastChange};
+use crate::history::{Change, History, LastChange, Lost};
 use crate::lease::Lease;
 use crate::query::Query;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
@@ -225,14 +225,14 @@ impl LockedKey<'_> {
         self.fills.table.iter_hash(self.hash).filter(|fill| fill.query.key() == self.key).count()
     }
 
-    /// Remembers that the key has changed; `was_useful`: somebody was served what was kept of it.
-    pub(crate) fn note_change(&mut self, change: Change, was_useful: bool, now: Time) {
-        self.fills.history.note(self.hash, change, was_useful, now);
+    /// Remembers that the key has changed.
+    pub(crate) fn note_change(&mut self, change: Change, lost: Lost, now: Time) {
+        self.fills.history.note(self.hash, change, lost, now);
     }
 
     /// Whether the key has changed so often that this read passes by.
-    pub(crate) fn passes_by(&mut self) -> bool {
-        self.fills.history.passes_by(self.hash)
+    pub(crate) fn passes_by(&mut self, now: Time) -> bool {
+        self.fills.history.passes_by(self.hash, now)
     }
 
     /// How long ago the key was written, if nobody has asked yet.
@@ -240,8 +240,8 @@ impl LockedKey<'_> {
         self.fills.history.written_for(self.hash, now)
     }
 
-    pub(crate) fn last_change(&mut self) -> Option<LastChange> {
-        self.fills.history.last_change(self.hash)
+    pub(crate) fn last_change(&mut self, now: Time) -> Option<LastChange> {
+        self.fills.history.last_change(self.hash, now)
     }
 
     pub(crate) fn find(&self, fill: &FillId) -> Option<&Fill> {

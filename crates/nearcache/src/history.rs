@@ -2,8 +2,9 @@
 //!
 //! A key that changes more often than it is read is not worth a fetch: that is two commands and an invalidation for a reply
 //! nobody is served. Each time a key's replies are dropped before anybody was served one of them, reads of it pass the cache by
-//! for a while, twice as many as the time before; each time somebody was, for less. Where that happens to most keys, the first
-//! time is enough for a good while: else each of very many keys would have to show by itself what they have in common.
+//! for a while, twice as many as the time before, and for twice as long at most; each time somebody was, for less. Where that
+//! happens to most keys, the first time is enough for a good while: else each of very many keys would have to show by itself
+//! what they have in common.
 //!
 //! It is a small table that forgets: a key takes the place of the one that matters least among the few it collides with, once
 //! that has aged.
@@ -14,12 +15,17 @@ use crate::time::Time;
 
 /// Bytes of the cache's capacity for each key remembered: a few of a hundred that a cache of small items holds.
 const BYTES_PER_KEY: u64 = 8192;
+/// An invalidation that comes later is that of another change: not every write that names a key changes it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(1);
 /// Keys that share a place in the table.
 const BUCKET: usize = 4;
 /// Replies dropped unserved from which on reads pass by.
 const PASS_BY_FROM: u8 = 3;
 /// From here on it does not grow: some thousand reads pass by.
 const MOST_USELESS: u8 = 12;
+/// As the first one that counts, after so long nothing passes by any more: many keys that nobody reads for a while, and that
+/// change meanwhile, are as new then.
+const PASSES_FOR: Duration = Duration::from_millis(4);
 /// Where most replies are dropped unserved, a key begins here: 128 reads pass by.
 const USELESS_AMONG_SUCH: u8 = 8;
 /// Drops that count for what most are: of the last ones, the older the less.
@@ -36,6 +42,17 @@ pub enum Change {
     Written,
     /// Somebody asked for it.
     Flushed,
+}
+
+/// What a change of a key has put an end to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// A reply that somebody was served.
+    Served,
+    /// A reply that nobody was served.
+    Unserved,
+    /// Only a fetch that was under way: of a key that changes in less time than that takes. What others do it does not tell.
+    Fetch,
 }
 
 /// The last time that replies of a key were dropped, or kept from being stored.
@@ -99,10 +116,10 @@ impl History {
         Self { buckets: vec![Bucket([Slot::EMPTY; BUCKET]); buckets].into(), served: 0, unserved: 0, fetch_churning }
     }
 
-    /// The key has changed; `was_useful`: somebody was served what was dropped.
-    pub(crate) fn note(&mut self, hash: u64, change: Change, was_useful: bool, now: Time) {
-        let tag = hash as u32;
-        if change != Change::Flushed {
+    /// The key has changed.
+    pub(crate) fn note(&mut self, hash: u64, change: Change, lost: Lost, now: Time) {
+        let (tag, was_useful) = (hash as u32, lost == Lost::Served);
+        if change != Change::Flushed && lost != Lost::Fetch {
             self.count(was_useful);
         }
         let fetch_churning = self.fetch_churning;
@@ -145,22 +162,22 @@ impl History {
     }
 
     /// Whether a read of the key passes by; counts it.
-    pub(crate) fn passes_by(&mut self, hash: u64) -> bool {
-        let Some(slot) = self.find(hash).filter(|slot| slot.pass_by > 0) else { return false };
+    pub(crate) fn passes_by(&mut self, hash: u64, now: Time) -> bool {
+        let Some(slot) = self.find(hash).filter(|slot| slot.passing_by(now) > 0) else { return false };
         slot.pass_by -= 1;
         true
     }
 
-    /// How long ago the key was written, if that is its last change and this is asked for the first time.
+    /// How long ago the key was written, if that is its last change, of not so long ago, and this is asked for the first time.
     pub(crate) fn written_for(&mut self, hash: u64, now: Time) -> Option<Duration> {
-        let slot = self.find(hash).filter(|slot| slot.last == Last::Written)?;
+        let slot = self.find(hash).filter(|slot| slot.last == Last::Written && now - slot.at < CONFIRMED_WITHIN)?;
         slot.last = Last::Confirmed;
         Some(now - slot.at)
     }
 
-    pub(crate) fn last_change(&mut self, hash: u64) -> Option<LastChange> {
+    pub(crate) fn last_change(&mut self, hash: u64, now: Time) -> Option<LastChange> {
         let slot = self.find(hash)?;
-        Some(LastChange { change: slot.last.change(), at: slot.at, passing_by: slot.pass_by })
+        Some(LastChange { change: slot.last.change(), at: slot.at, passing_by: slot.passing_by(now) })
     }
 
     fn find(&mut self, hash: u64) -> Option<&mut Slot> {
@@ -195,6 +212,12 @@ impl Last {
 impl Slot {
     const EMPTY: Self = Self { at: Time(0), tag: 0, pass_by: 0, useless: 0, last: Last::Invalidated };
 
+    /// How many of the next reads pass by.
+    fn passing_by(&self, now: Time) -> u16 {
+        let is_over = now - self.at >= PASSES_FOR * (1 << self.useless);
+        if is_over { 0 } else { self.pass_by }
+    }
+
     /// Whether it is that of the key with this tag.
     fn is(&self, tag: u32) -> bool {
         self.tag == tag && self.at != Time(0)
@@ -207,8 +230,12 @@ mod tests {
 
     const NOW: Time = Time(1);
 
+    fn served_if(was_served: bool) -> Lost {
+        if was_served { Lost::Served } else { Lost::Unserved }
+    }
+
     fn passed_by(history: &mut History, hash: u64) -> usize {
-        std::iter::from_fn(|| history.passes_by(hash).then_some(())).count()
+        std::iter::from_fn(|| history.passes_by(hash, NOW).then_some(())).count()
     }
 
     #[test]
@@ -216,7 +243,7 @@ mod tests {
         let mut history = History::new(1 << 30, 1, false);
         let counts: Vec<_> = (0..14)
             .map(|_| {
-                history.note(7, Change::Invalidated, false, NOW);
+                history.note(7, Change::Invalidated, Lost::Unserved, NOW);
                 passed_by(&mut history, 7)
             })
             .collect();
@@ -228,9 +255,9 @@ mod tests {
     fn a_key_that_is_served_does_not_pass_by() {
         let mut history = History::new(1 << 30, 1, false);
         for _ in 0..100 {
-            history.note(7, Change::Written, false, NOW);
-            history.note(7, Change::Written, true, NOW);
-            history.note(7, Change::Written, true, NOW);
+            history.note(7, Change::Written, Lost::Unserved, NOW);
+            history.note(7, Change::Written, Lost::Served, NOW);
+            history.note(7, Change::Written, Lost::Served, NOW);
             assert_eq!(passed_by(&mut history, 7), 0);
         }
     }
@@ -240,15 +267,39 @@ mod tests {
         let mut history = History::new(1 << 30, 1, false);
         let key = |number: u64| number << 44 | number;
         for number in 1..=u64::from(FEW_DROPS) {
-            history.note(key(number), Change::Written, number % 5 > 2, NOW);
+            history.note(key(number), Change::Written, served_if(number % 5 > 2), NOW);
         }
-        history.note(key(1000), Change::Written, false, NOW);
+        history.note(key(1000), Change::Written, Lost::Unserved, NOW);
         assert_eq!(passed_by(&mut history, key(1000)), 128);
         for number in 1..=u64::from(DROPS) {
-            history.note(key(number), Change::Written, number % 5 > 0, NOW);
+            history.note(key(number), Change::Written, served_if(number % 5 > 0), NOW);
         }
-        history.note(key(2000), Change::Written, false, NOW);
+        history.note(key(2000), Change::Written, Lost::Unserved, NOW);
         assert_eq!(passed_by(&mut history, key(2000)), 0, "most are useful");
+    }
+
+    #[test]
+    fn fetches_that_a_change_overtook_say_nothing_of_other_keys() {
+        let mut history = History::new(1 << 30, 1, false);
+        let key = |number: u64| number << 44 | number;
+        for number in 1..=u64::from(DROPS) {
+            history.note(key(number), Change::Written, Lost::Fetch, NOW);
+        }
+        history.note(key(2000), Change::Written, Lost::Unserved, NOW);
+        assert_eq!(passed_by(&mut history, key(2000)), 0);
+        (0..3).for_each(|_| history.note(key(2000), Change::Written, Lost::Fetch, NOW));
+        assert_eq!(passed_by(&mut history, key(2000)), 8, "of their own they do");
+    }
+
+    #[test]
+    fn reads_do_not_pass_by_for_ever() {
+        let mut history = History::new(1 << 30, 1, false);
+        (0..3).for_each(|_| history.note(7, Change::Written, Lost::Unserved, NOW));
+        let end = NOW + PASSES_FOR * 8;
+        assert!(history.passes_by(7, Time(end.0 - 1)) && !history.passes_by(7, end));
+        assert_eq!(history.last_change(7, end).map(|last| last.passing_by), Some(0));
+        history.note(7, Change::Written, Lost::Unserved, end);
+        assert!(history.passes_by(7, end + PASSES_FOR * 15), "twice as long the next time");
     }
 
     #[test]
@@ -256,14 +307,14 @@ mod tests {
         // All in one place, with tags of their own.
         let mut history = History::new(0, 1, false);
         for key in 1..=BUCKET as u64 {
-            (0..3 + key).for_each(|_| history.note(key, Change::Invalidated, false, NOW));
+            (0..3 + key).for_each(|_| history.note(key, Change::Invalidated, Lost::Unserved, NOW));
         }
         let (first, other) = (1, 1 + BUCKET as u64);
-        (0..4).for_each(|_| history.note(other, Change::Invalidated, false, NOW));
-        assert_eq!((history.passes_by(first), history.passes_by(other)), (true, false));
-        assert!(history.last_change(first).is_some() && history.last_change(other).is_none());
-        history.note(other, Change::Written, false, Time(2));
+        (0..4).for_each(|_| history.note(other, Change::Invalidated, Lost::Unserved, NOW));
+        assert_eq!((history.passes_by(first, NOW), history.passes_by(other, NOW)), (true, false));
+        assert!(history.last_change(first, NOW).is_some() && history.last_change(other, NOW).is_none());
+        history.note(other, Change::Written, Lost::Unserved, Time(2));
         let known = LastChange { change: Change::Written, at: Time(2), passing_by: 0 };
-        assert_eq!((history.last_change(first), history.last_change(other)), (None, Some(known)));
+        assert_eq!((history.last_change(first, NOW), history.last_change(other, NOW)), (None, Some(known)));
     }
 }

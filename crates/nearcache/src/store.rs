@@ -15,6 +15,7 @@ use quick_cache::sync::Cache;
 
 use crate::entry::{Entry, EntryKey, NewVariant, Probe};
 use crate::hash::{KeyBytes, KeyHasher};
+use crate::history::Lost;
 use crate::sizing::{ItemWeighter, Sizing, weight};
 use crate::time::Time;
 
@@ -135,8 +136,12 @@ impl Evicted {
         self.0.iter().any(|evicted| evicted.0.key() != key)
     }
 
-    /// Whether anybody was served any of it.
-    pub(crate) fn is_used(&self) -> bool {
-        self.0.iter().any(|key| key.0.is_used())
+    /// Whether anybody was served any of it, as a key's history wants to know it.
+    pub(crate) fn lost(&self) -> Lost {
+        match &self.0[..] {
+            [] => Lost::Fetch,
+            keys if keys.iter().any(|key| key.0.is_used()) => Lost::Served,
+            _ => Lost::Unserved,
+        }
     }
 }

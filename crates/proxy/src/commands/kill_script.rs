@@ -45,8 +45,9 @@ async fn ask(session: Rc<Session>, number: u64, node: Arc<Node>, user: User, req
     let worker = session.worker();
     let reply = connect::ask_once(worker.config(), &node, &user, &request).await;
     node.counters(worker.index()).commands.add(1);
-    let reply =
-        reply.unwrap_or_else(|error| format!("-UPSTREAM {} cannot be asked: {error}\r\n", node.address()).into());
+    let reply = reply.unwrap_or_else(|error| {
+        format!("-UPSTREAM {} cannot be asked: {error}; the command may have been executed\r\n", node.address()).into()
+    });
     session.deliver(number, &reply, true);
     worker.flush_later(&session);
 }

@@ -122,7 +122,8 @@ pub(super) fn alone(session: &Rc<Session>, state: &mut State, call: &Call<'_>, c
         Err(flow) => return flow,
     };
     pin(session, state, place);
-    submit(session, state, call, command, Sending::default()).into()
+    let sending = Sending { may_move: state.topology.is_cluster(), ..Sending::default() };
+    submit(session, state, call, command, sending).into()
 }
 
 /// How a command goes out on the own connection.

@@ -85,7 +85,9 @@ fn alone(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow {
     };
     let flow =
         if is_held { proceed(session, state, call, command) } else { pinned::alone(session, state, call, command) };
-    if let Own::Pinned(pinned) = &mut state.own {
+    if let Own::Pinned(pinned) = &mut state.own
+        && flow != Flow::Wait
+    {
         pinned.is_spent = true;
     }
     flow

@@ -18,6 +18,7 @@ use std::time::Duration;
 use nearside_nearcache::Time;
 use nearside_resp::encode;
 use nearside_resp::frame::{self, Value};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::pinned::{self, Sending};
 use super::place::{self, Place};
@@ -35,6 +36,7 @@ use crate::session::state::State;
 use crate::topology::Topology;
 
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
+const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
 /// Between two questions to the primaries of a cluster.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Past its timeout, how long those are waited for who have been asked and are about to answer.
@@ -79,6 +81,8 @@ pub(crate) struct Waiting {
     /// By primary how far it had written when it was asked first.
     written: Vec<i64>,
     known: Rc<Known>,
+    /// Ends it in time. `None`: there is no deadline.
+    _timer: Option<AbortOnDropHandle<()>>,
 }
 
 /// What is known while some primary has not answered yet.
@@ -109,29 +113,32 @@ fn in_cluster(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> Flow
     state.waits = true;
     session.client().waits_here();
     let known = Rc::new(Known::default());
-    if let Some(deadline) = deadline {
-        end_in_time(session, sequence, deadline - clock::now() + GRACE, Rc::clone(&known));
-    }
-    ask(session, state, sequence, Waiting { replicas, deadline, topology, written: Vec::new(), known });
+    let timer =
+        deadline.map(|deadline| end_in_time(session, sequence, deadline - clock::now() + GRACE, Rc::clone(&known)));
+    let waiting = Waiting { replicas, deadline, topology, written: Vec::new(), known, _timer: timer };
+    ask(session, state, sequence, waiting);
     Flow::Done
 }
 
 /// Answers with what is known then, if a primary is silent.
-fn end_in_time(session: &Rc<Session>, sequence: u64, time: Duration, known: Rc<Known>) {
+fn end_in_time(session: &Rc<Session>, sequence: u64, time: Duration, known: Rc<Known>) -> AbortOnDropHandle<()> {
     let session = Rc::clone(session);
-    tokio::task::spawn_local(async move {
+    AbortOnDropHandle::new(tokio::task::spawn_local(async move {
         tokio::time::sleep(time).await;
         if known.is_answered.replace(true) {
             return;
         }
-        let mut reply = Vec::new();
-        encode::integer(&mut reply, known.replicas.get());
+        let mut reply = UNBLOCKED.to_vec();
+        if session.client().unblocked() != Some(Unblocked::ByError) {
+            reply.clear();
+            encode::integer(&mut reply, known.replicas.get());
+        }
         session.with_state(|session, state| {
             state.waits = false;
             session.client().waits_no_more();
         });
         session.answer_without_parts(sequence, &reply);
-    });
+    }))
 }
 
 /// Asks every primary how far it is.
@@ -192,7 +199,7 @@ impl Waiting {
         self.known.replicas.set(count);
         let unblocked = client.unblocked();
         if unblocked == Some(Unblocked::ByError) {
-            return Some(b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n".to_vec());
+            return Some(UNBLOCKED.to_vec());
         }
         let is_late = unblocked.is_some() || self.deadline.is_some_and(|deadline| clock::now() >= deadline);
         (is_late || count >= self.replicas).then(|| {

@@ -80,6 +80,8 @@ pub(super) enum UrlError {
     UnknownScheme(String),
     #[error("a user needs a password (and a password alone is written :PASSWORD@)")]
     NoPassword,
+    #[error("sentinel-username needs a sentinel-password, which is not empty")]
+    NoSentinelPassword,
     #[error("an escape is not % and two hex digits, or is not UTF-8")]
     Escape,
     #[error("the host is missing, or is no name or IP address")]
@@ -201,7 +203,7 @@ fn sentinel(authority: &str, path: &str, query: Option<&str>) -> Result<(Servers
             Some(Credentials { username, password: Secret::new(password.into_bytes()) })
         }
         (None, None) => None,
-        _ => return Err(UrlError::NoPassword),
+        _ => return Err(UrlError::NoSentinelPassword),
     };
     Ok((Servers::Sentinel(Sentinels { name, addresses, credentials }), db))
 }
@@ -410,7 +412,7 @@ mod tests {
             ("redis-sentinel://h//1", UrlError::NoName),
             ("redis-sentinel://h/m/x", UrlError::Database),
             ("redis-sentinel://h/m?db=1", UrlError::Parameter),
-            ("redis-sentinel://h/m?sentinel-username=me", UrlError::NoPassword),
+            ("redis-sentinel://h/m?sentinel-username=me", UrlError::NoSentinelPassword),
             ("rediss-sentinel://h/m", UrlError::NotSupportedYet("rediss-sentinel".into())),
             ("http://h", UrlError::UnknownScheme("http".into())),
             ("redis://secret@h", UrlError::NoPassword),

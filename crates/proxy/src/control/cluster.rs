@@ -108,7 +108,9 @@ impl Watcher {
                         }
                     }
                     () = sleep_until(next) => {
-                        self.pause = PAUSE; // nobody has doubted
+                        if next >= soonest {
+                            self.pause = PAUSE; // nobody has doubted
+                        }
                         break;
                     }
                     () = sleep(ANSWER_EVERY) => self.ask_one(),

@@ -97,18 +97,16 @@ impl Desk {
         let kept = self.idle().pop().filter(|kept| self.shared.topology.load().has(&kept.node));
         if let Some(kept) = kept {
             let node = Arc::clone(&kept.node);
-            let limit = self.limit(self.shared.topology.load().nodes().len() == 1);
-            match timeout(limit, self.exchange(kept, &request)).await {
+            match timeout(self.limit(false), self.exchange(kept, &request)).await {
                 Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(_)) => {} // it may have been closed for no other reason than that it was idle
-                Err(_) => {
-                    failure = format!("{} does not answer", node.address());
-                    silent = Some(node.id());
-                }
+                // It may have been closed, or forgotten on its way, for no other reason than that it was idle.
+                Ok(Err(_)) => {}
+                Err(_) => silent = Some(node.id()),
             }
         }
         let mut nodes = self.shared.topology.load().nodes().to_vec();
-        nodes.retain(|node| silent != Some(node.id()));
+        // Another one first.
+        nodes.sort_by_key(|node| silent == Some(node.id()));
         nodes.truncate(NODES_TRIED);
         for (number, node) in (1..).zip(&nodes) {
             match timeout(self.limit(number == nodes.len()), self.ask_at(node, &request)).await {

@@ -117,7 +117,9 @@ impl Watcher {
                         }
                     }
                     () = sleep_until(next) => {
-                        self.pause = PAUSE; // nobody has doubted
+                        if next >= soonest {
+                            self.pause = PAUSE; // nobody has doubted
+                        }
                         break;
                     }
                     () = sleep(PING_EVERY) => self.ping(),

@@ -452,7 +452,7 @@ impl Session {
 
     fn miss_messages(&self, state: &mut State) {
         if state.ending.is_none() {
-            self.worker.metrics().cut_off(CutOff::UpstreamLost);
+            state.note_cut_off(CutOff::UpstreamLost, &self.worker);
             state.ending = Some(Self::end_of_input(state));
         }
         self.wake();

@@ -42,7 +42,7 @@ impl Session {
             return;
         }
         if is_own(state, lane) && was_held(std::mem::take(&mut state.own)) && state.ending.is_none() {
-            self.worker.metrics().cut_off(CutOff::UpstreamLost);
+            state.note_cut_off(CutOff::UpstreamLost, &self.worker);
             state.ending = Some(Ending::AfterReplies);
         }
         state.waiting = false;

@@ -328,7 +328,7 @@ impl State {
     pub(super) fn break_off(&mut self, error: &ProtocolError, worker: &Worker) {
         self.reply_mode = ReplyMode::default();
         self.answer(|out, _| error.append_reply(out));
-        worker.metrics().cut_off(CutOff::Protocol);
+        self.note_cut_off(CutOff::Protocol, worker);
         self.ending = Some(Ending::AfterReplies);
     }
 
@@ -337,9 +337,14 @@ impl State {
         if self.closed || self.ending == Some(Ending::Now) {
             return;
         }
+        self.note_cut_off(reason, worker);
+        self.ending = Some(Ending::Now);
+    }
+
+    /// Counts and logs that the session ends, or is about to.
+    pub(crate) fn note_cut_off(&self, reason: CutOff, worker: &Worker) {
         worker.metrics().cut_off(reason);
         tracing::info!("client {} ({}) was cut off: {}", self.client.id, self.client.address, reason.label());
-        self.ending = Some(Ending::Now);
     }
 
     /// Adds the turn's commands to the worker's metrics; all of them were ready when the turn ended.

@@ -168,7 +168,10 @@ impl Ownership {
 
     /// What redirections may name, and where that is.
     pub(crate) fn names(&self) -> HashMap<UpstreamAddress, UpstreamAddress> {
-        let located = || self.members.values().filter_map(|known| Some((known, known.address.as_ref()?)));
+        let mut members: Vec<&Known> = self.members.values().collect();
+        // Of two with one name it is that of who has spoken last: the other one may be gone.
+        members.sort_by_key(|known| known.spoke);
+        let located = || members.iter().filter_map(|known| Some((known, known.address.as_ref()?)));
         let aliases = located().flat_map(|(known, address)| known.aliases.iter().map(move |alias| (alias, address)));
         // An address counts for more than what another node is called besides.
         let all = aliases.chain(located().map(|(_, address)| (address, address)));

@@ -99,6 +99,9 @@ fn answer(state: &mut State, scope: Scope<'_>, reply: CachedReply) -> Flow {
 fn miss(session: &Rc<Session>, state: &mut State, call: &Call<'_>, command: &Command, scope: Scope<'_>) -> Flow {
     let worker = session.worker();
     let Some(cache) = worker.cache() else { return bypass(session, state, call, command) };
+    if !call.request.arg(0).eq_ignore_ascii_case(command.name.as_bytes()) {
+        return bypass(session, state, call, command); // the upstream knows it by another name only
+    }
     if from_value::can_tell(scope.command) && told(state, cache, call, scope.command) {
         return Flow::Done;
     }
