@@ -35,17 +35,22 @@ pub(super) struct Seat {
     pub(super) absent: Option<String>,
     /// None if it is absent, is started anew for each turn, or is the distant upstream itself.
     pub(super) server: Option<Server>,
+    /// The Redis behind it, if that is its alone.
+    own_upstream: Option<Server>,
     /// Who else is connected to it.
     _crowd: Option<Crowd>,
 }
 
 impl Seat {
     fn empty(contestant: Contestant, absent: Option<String>) -> Self {
-        Self { contestant, absent, server: None, _crowd: None }
+        Self { contestant, absent, server: None, own_upstream: None, _crowd: None }
     }
 
     fn prepare(&self, point: &Point, sets: bool, fill: bool) -> anyhow::Result<()> {
         let Some(server) = &self.server else { return Ok(()) };
+        if let Some(upstream) = &self.own_upstream {
+            preload::set_keys(upstream.address(), point.keys, point.value_len).context("setting the keys")?;
+        }
         if sets {
             preload::set_keys(server.address(), point.keys, point.value_len).context("setting the keys")?;
         }
@@ -60,10 +65,7 @@ impl Scene {
     pub(super) fn set(scenario: &'static Scenario, settings: &Settings) -> anyhow::Result<Self> {
         let has = |upstream| scenario.contestants.iter().any(|contestant| contestant.upstream == upstream);
         let (program, core) = (settings.programs.redis_server(), settings.cores.load);
-        let upstream = settings
-            .programs
-            .start(Kind::Redis, core, &Addresses { servers: Vec::new(), is_cluster: false }, None)
-            .map_err(anyhow::Error::msg)??;
+        let upstream = start_upstream(settings)?;
         let relay = match has(Upstream::Distant) {
             true => Some(Relay::to(upstream.address(), ROUND_TRIP, core)?),
             false => None,
@@ -86,34 +88,36 @@ impl Scene {
 
     /// Started, or absent.
     fn seat(&mut self, contestant: Contestant, settings: &Settings) -> Seat {
-        if self.is_upstream_itself(contestant) {
-            return Seat::empty(contestant, None);
+        let mut seat = Seat::empty(contestant, None);
+        if !self.is_upstream_itself(contestant)
+            && let Err(error) = self.start_all(&mut seat, settings)
+        {
+            seat.absent = Some(format!("{error:#}"));
         }
-        match self.start_crowded(contestant, settings) {
-            Ok((server, crowd)) => Seat { contestant, absent: None, server: Some(server), _crowd: crowd },
-            Err(error) => Seat::empty(contestant, Some(format!("{error:#}"))),
-        }
+        seat
     }
 
-    /// Starts a contestant, with those who shall be there besides.
-    fn start_crowded(
+    /// Starts a contestant, with what stands behind it alone and those who shall be there besides.
+    fn start_all(&mut self, seat: &mut Seat, settings: &Settings) -> anyhow::Result<()> {
+        if seat.contestant.upstream == Upstream::Own {
+            seat.own_upstream = Some(start_upstream(settings).context("its upstream")?);
+        }
+        let server = seat.server.insert(self.start(seat.contestant, &self.addresses(seat), settings)?);
+        if seat.contestant.kind == Kind::Crowded {
+            seat._crowd = Some(Crowd::gather(server.address(), self.upstream.address()).context("its crowd")?);
+        }
+        Ok(())
+    }
+
+    /// Starts a contestant before `upstream`.
+    pub(super) fn start(
         &mut self,
         contestant: Contestant,
+        upstream: &Addresses,
         settings: &Settings,
-    ) -> anyhow::Result<(Server, Option<Crowd>)> {
-        let server = self.start(contestant, settings)?;
-        let crowd = match contestant.kind {
-            Kind::Crowded => Some(Crowd::gather(server.address(), self.upstream.address()).context("its crowd")?),
-            _ => None,
-        };
-        Ok((server, crowd))
-    }
-
-    /// Starts a contestant.
-    pub(super) fn start(&mut self, contestant: Contestant, settings: &Settings) -> anyhow::Result<Server> {
-        let addresses = self.addresses(contestant.upstream);
+    ) -> anyhow::Result<Server> {
         let cache = Some(Cache { size: self.scenario.cache, max_age: self.scenario.max_age });
-        let started = settings.programs.start(contestant.kind, settings.cores.measured, &addresses, cache);
+        let started = settings.programs.start(contestant.kind, settings.cores.measured, upstream, cache);
         let server = started.map_err(anyhow::Error::msg)??;
         let command = format!("{}: {}", contestant.name(), server.command());
         if !self.commands.iter().any(|known| known.starts_with(&format!("{}: ", contestant.name()))) {
@@ -127,38 +131,34 @@ impl Scene {
         contestant.kind == Kind::Redis && contestant.upstream == Upstream::Distant
     }
 
-    fn addresses(&self, upstream: Upstream) -> Addresses {
-        let servers = match upstream {
-            Upstream::One => vec![self.upstream.address()],
-            Upstream::Distant => vec![self.relay.as_ref().expect("it was started").address()],
-            Upstream::Cluster => self.behind(upstream).iter().map(Server::address).collect(),
+    /// Where a contestant finds its upstream.
+    pub(super) fn addresses(&self, seat: &Seat) -> Addresses {
+        let servers = match self.relay_to(seat) {
+            Some(relay) => vec![relay.address()],
+            None => self.behind(seat).iter().map(Server::address).collect(),
         };
-        Addresses { servers, is_cluster: upstream == Upstream::Cluster }
+        Addresses { servers, is_cluster: seat.contestant.upstream == Upstream::Cluster }
     }
 
     /// The servers that do the work behind a contestant.
-    pub(super) fn behind(&self, upstream: Upstream) -> &[Server] {
-        match upstream {
+    pub(super) fn behind<'s>(&'s self, seat: &'s Seat) -> &'s [Server] {
+        match seat.contestant.upstream {
             Upstream::One | Upstream::Distant => std::slice::from_ref(&self.upstream),
+            Upstream::Own => seat.own_upstream.as_slice(),
             Upstream::Cluster => self.cluster.as_ref().expect("it was started").nodes(),
         }
     }
 
     /// What holds everything on its way between a contestant and a distant upstream.
-    pub(super) fn relay_to(&self, upstream: Upstream) -> Option<&Relay> {
-        self.relay.as_ref().filter(|_| upstream == Upstream::Distant)
-    }
-
-    /// The ports of connections to what stands behind a contestant.
-    pub(super) fn ports_behind(&self, upstream: Upstream) -> Vec<u16> {
-        self.addresses(upstream).servers.iter().map(SocketAddr::port).collect()
+    pub(super) fn relay_to(&self, seat: &Seat) -> Option<&Relay> {
+        self.relay.as_ref().filter(|_| seat.contestant.upstream == Upstream::Distant)
     }
 
     /// Where clients of a contestant connect, and the process that is measured.
     pub(super) fn target<'s>(&'s self, seat: &'s Seat) -> (SocketAddr, &'s Server) {
         match &seat.server {
             Some(server) => (server.address(), server),
-            None => (self.addresses(Upstream::Distant).servers[0], &self.upstream),
+            None => (self.addresses(seat).servers[0], &self.upstream),
         }
     }
 
@@ -196,10 +196,20 @@ impl Scene {
     /// How everything was started.
     pub(super) fn commands(&self) -> Vec<String> {
         let mut commands = self.commands.clone();
-        commands.push(format!("upstream: {}", self.upstream.command()));
+        let own = self.seats.iter().find_map(|seat| seat.own_upstream.as_ref());
+        commands.push(match own {
+            Some(own) => format!("upstream of each: {}", own.command()),
+            None => format!("upstream: {}", self.upstream.command()),
+        });
         commands.extend(
             self.cluster.iter().map(|cluster| format!("each node of the cluster: {}", cluster.nodes()[0].command())),
         );
         commands
     }
+}
+
+/// A Redis on the load's core, to put behind contestants.
+fn start_upstream(settings: &Settings) -> anyhow::Result<Server> {
+    let nothing = Addresses { servers: Vec::new(), is_cluster: false };
+    settings.programs.start(Kind::Redis, settings.cores.load, &nothing, None).map_err(anyhow::Error::msg)?
 }

@@ -1,5 +1,6 @@
 //! One contestant's part of one round.
 
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,7 +48,7 @@ impl Scene {
             return Ok((turn, Some(latency)));
         }
         let contestant = self.seats[index].contestant;
-        let server = self.start(contestant, settings)?;
+        let server = self.start(contestant, &self.addresses(&self.seats[index]), settings)?;
         let turn = match measure {
             Measure::Load => unreachable!("it was done above"),
             Measure::Start => started(&server)?,
@@ -67,7 +68,7 @@ impl Scene {
         settings: &Settings,
     ) -> anyhow::Result<(Turn, Histogram<u64>)> {
         let (address, server) = self.target(seat);
-        let behind = self.behind(seat.contestant.upstream);
+        let behind = self.behind(seat);
         let mut idle = match point.idle {
             0 => None,
             count => {
@@ -81,7 +82,7 @@ impl Scene {
             load = load.with_lifetime(lifetime);
         }
         run(&mut load, point, rate, settings.turn / WARM_UP, settings).context("warming up")?;
-        let relay = self.relay_to(seat.contestant.upstream);
+        let relay = self.relay_to(seat);
         let core = settings.cores.measured;
         let before = Sample::take(server, behind, relay, core)?;
         let outcome = run(&mut load, point, rate, settings.turn, settings)?;
@@ -107,7 +108,7 @@ impl Scene {
             if seat.contestant.upstream == Upstream::Distant && seat.contestant.kind.caches() {
                 turn.insert(Hits, outcome.sooner_than(ROUND_TRIP));
             }
-            let ports = self.ports_behind(seat.contestant.upstream);
+            let ports: Vec<u16> = self.addresses(seat).servers.iter().map(SocketAddr::port).collect();
             turn.insert(UpstreamConnections, connections_to(server.pid(), &ports)? as f64);
         }
         Ok((turn, outcome.latency))

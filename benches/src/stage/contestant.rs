@@ -39,8 +39,10 @@ pub enum Kind {
 /// What stands behind a contestant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Upstream {
-    /// One Redis on the load's core. Behind Redis itself: nothing.
+    /// One Redis on the load's core, which such contestants share. Behind Redis itself: nothing.
     One,
+    /// A Redis on the load's core that is this contestant's alone: what others write changes nothing in it.
+    Own,
     /// That Redis, a millisecond away.
     Distant,
     /// A Redis Cluster of three primaries on the load's core.
@@ -112,7 +114,7 @@ impl Contestant {
     /// As tables call it.
     pub fn name(self) -> String {
         match self.upstream {
-            Upstream::One | Upstream::Distant => self.kind.name().to_owned(),
+            Upstream::One | Upstream::Own | Upstream::Distant => self.kind.name().to_owned(),
             Upstream::Cluster => format!("{}, cluster", self.kind.name()),
         }
     }
