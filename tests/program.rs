@@ -106,6 +106,10 @@ fn check_tells_whether_a_file_is_good_without_starting() {
         ("wrokers = 2\n", &["wrokers", "workers", "line 1"]),
         ("workers = \n", &["line 1"]),
         ("cache-size = \"2MiB\"\nmax-item-size = \"100MiB\"\n", &["max-item-size", "100MiB", "line 2"]),
+        (
+            "cache-size = \"2MiB\"\n[[cache.rule]]\nmatch = \"large:*\"\nmax-item-size = \"3MiB\"\n",
+            &["cache-size", "2MiB", "line 1", "an item of 3145728 bytes"],
+        ),
     ] {
         let bad = write(text);
         let output = run(&["check", &bad]);

@@ -80,7 +80,7 @@ fn near_cache(config: &Config) -> Result<Option<Arc<NearCache>>> {
         fetch_churning: config.cache_churning,
         hash_seed: None,
     };
-    let cache = NearCache::new(sizes).map_err(|error| config.refuse(&settings::MAX_ITEM_SIZE, error))?;
+    let cache = NearCache::new(sizes).map_err(|error| config.refuse(config.size_at_fault(), error))?;
     Ok(Some(cache))
 }
 

@@ -509,6 +509,16 @@ impl Worker {
     pub(crate) fn is_overloaded(&self) -> bool {
         self.shared.buffers.load(Ordering::Relaxed) > self.config().buffer_memory
     }
+
+    /// As [`Self::is_overloaded`], of a command that is refused if so: counts it.
+    #[inline]
+    pub(crate) fn turns_away(&self) -> bool {
+        let is_overloaded = self.is_overloaded();
+        if is_overloaded {
+            self.metrics().overloads.add(1);
+        }
+        is_overloaded
+    }
 }
 
 /// Lets the allocator give back what this thread has freed. jemalloc looks for that once in a thousand of a thread's larger

@@ -51,8 +51,7 @@ pub(super) fn send(
         Err(flow) => return flow,
     };
     let worker = session.worker();
-    if worker.is_overloaded() {
-        worker.metrics().overloads.add(1);
+    if worker.turns_away() {
         return refuse(state, OVERLOAD);
     }
     let caching = worker.cache().is_some();

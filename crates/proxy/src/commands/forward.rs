@@ -35,8 +35,7 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>, com
     if !lane.has_room(session) {
         return Flow::Wait;
     }
-    if session.worker().is_overloaded() {
-        session.worker().metrics().overloads.add(1);
+    if session.worker().turns_away() {
         return refuse(state, OVERLOAD);
     }
     let caching = session.worker().cache().is_some();

@@ -169,8 +169,7 @@ pub(super) fn submit(
 ) -> Outcome {
     // What ends a transaction makes room; to begin one is what there is no room for.
     let makes_room = command.route == Route::Transaction && !matches!(&*command.name, "multi" | "watch");
-    if session.worker().is_overloaded() && !makes_room {
-        session.worker().metrics().overloads.add(1);
+    if !makes_room && session.worker().turns_away() {
         transaction::doom_own(state);
         _ = refuse(state, OVERLOAD);
         return Outcome::Refused;

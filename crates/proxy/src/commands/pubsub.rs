@@ -45,8 +45,7 @@ fn prepare(session: &Rc<Session>, state: &mut State, begins: bool) -> Result<Pla
     if state.replies.open() > 0 {
         return Err(Flow::Wait);
     }
-    if begins && session.worker().is_overloaded() {
-        session.worker().metrics().overloads.add(1);
+    if begins && session.worker().turns_away() {
         return Err(refuse(state, OVERLOAD));
     }
     match state.topology.is_cluster() {

@@ -159,6 +159,13 @@ impl Config {
         }
     }
 
+    /// What to change if the largest item does not fit the cache: its size, or the cache's if that comes from a rule or from nobody.
+    pub(crate) fn size_at_fault(&self) -> &'static Setting {
+        let is_of_a_rule = self.cache_rules.has_larger_items();
+        let is_default = matches!(self.raw.one(&settings::MAX_ITEM_SIZE).origin, Origin::Default(_));
+        if is_of_a_rule || is_default { &settings::CACHE_SIZE } else { &settings::MAX_ITEM_SIZE }
+    }
+
     /// The error that the value of `setting`, valid by itself, cannot be carried out: it does not fit the machine, or
     /// what another part of the program can do.
     pub(crate) fn refuse(&self, setting: &'static Setting, reason: impl fmt::Display) -> ConfigError {

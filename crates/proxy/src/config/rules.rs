@@ -92,6 +92,11 @@ impl Rules {
         self.all().map(|rule| rule.max_item_size).max().unwrap_or_default()
     }
 
+    /// Whether a rule allows larger ones than the settings do for keys without a rule.
+    pub(super) fn has_larger_items(&self) -> bool {
+        self.largest_item() > self.default.max_item_size
+    }
+
     fn all(&self) -> impl Iterator<Item = &Rule> {
         self.rules.iter().chain([&self.default])
     }

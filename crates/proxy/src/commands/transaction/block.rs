@@ -55,9 +55,8 @@ pub(super) fn run(session: &Rc<Session>, state: &mut State, call: &Call<'_>) -> 
     if !lane.has_room(session) {
         return Some(Flow::Wait);
     }
-    if session.worker().is_overloaded() {
+    if session.worker().turns_away() {
         // Command by command, and none of them is carried out.
-        session.worker().metrics().overloads.add(1);
         for _ in 0..=block.commands {
             _ = refuse(state, OVERLOAD);
             state.reply_mode.command_done();
